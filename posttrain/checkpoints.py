@@ -1,0 +1,137 @@
+"""Checkpoints that are whole or absent: a manifest of sha256 sums is written last, inside an
+atomically renamed folder. Resuming takes the newest one whose every byte is as it was written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import CheckpointError
+from posttrain.files import digest_file, load_json, publish_folder, replace_link, write_json
+
+MANIFEST = "MANIFEST.json"
+_NAME = re.compile(r"^step-(\d+)$")
+
+
+@contextlib.contextmanager
+def write_checkpoint(root: Path, step: int, details: dict[str, Any]) -> Iterator[Path]:
+    """Give a folder to fill; it appears as ``step-000200`` with its manifest, or not at all.
+
+    Args:
+        root: Folder of a run's checkpoints.
+        step: Optimizer steps done.
+        details: Stored in the manifest, such as the world size.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        PosttrainError: The disk is full or the folder cannot be written; older ones stay.
+    """
+    target = root / f"step-{step:06d}"
+    with publish_folder(target) as building:
+        yield building
+        write_manifest(building, {"step": step, **details})
+    replace_link(root / "last", target.name)
+
+
+def write_manifest(folder: Path, details: dict[str, Any]) -> None:
+    """List every file of a folder with size and sha256 in its MANIFEST.json."""
+    files = {
+        str(path.relative_to(folder)): {
+            "size_bytes": path.stat().st_size,
+            "sha256": digest_file(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    write_json(folder / MANIFEST, {**details, "files": files})
+
+
+def find_damage(folder: Path) -> str | None:
+    """Compare a folder with its manifest.
+
+    Returns:
+        What is wrong with it in words, or None for an intact one.
+    """
+    try:
+        manifest = load_json(folder / MANIFEST)
+        files = dict(manifest["files"])
+    except FileNotFoundError:
+        return "no MANIFEST.json, so it was not written to its end"
+    except (ValueError, KeyError, TypeError):
+        return "MANIFEST.json cannot be read"
+    if not files:
+        return "MANIFEST.json lists no files"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size_bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['size_bytes']}"
+        if digest_file(path) != expected["sha256"]:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def check_intact(folder: Path) -> None:
+    """Refuse a damaged folder.
+
+    Raises:
+        CheckpointError: Says what is wrong with it.
+    """
+    if damage := find_damage(folder):
+        raise CheckpointError(f"{folder}: {damage}", hint="use another one")
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """Where a run can go on, and what was passed over."""
+
+    path: Path
+    step: int
+    skipped: tuple[str, ...]
+    """A line for each newer checkpoint that is damaged."""
+
+
+def find_checkpoint(root: Path) -> FoundCheckpoint | None:
+    """Find the newest intact checkpoint of a run; None where there is none."""
+    skipped = []
+    for step, path in reversed(list_checkpoints(root)):
+        damage = find_damage(path)
+        if damage is None:
+            return FoundCheckpoint(path, step, tuple(skipped))
+        skipped.append(f"{path.name}: {damage}")
+    return None
+
+
+def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
+    """List a run's checkpoints as (step, folder), oldest first; damaged ones too."""
+    if not root.is_dir():
+        return []
+    found = [(_NAME.match(path.name), path) for path in root.iterdir() if path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def prune_checkpoints(root: Path, *, keep_last: int, best_step: int | None) -> None:
+    """Delete old checkpoints, and what killed writers left behind.
+
+    Args:
+        root: Folder of a run's checkpoints.
+        keep_last: Newest ones to keep, at least 1.
+        best_step: This one is kept besides, and ``best`` points to it.
+    """
+    for step, path in list_checkpoints(root)[:-keep_last]:
+        if step != best_step:
+            shutil.rmtree(path)
+    for leftover in root.glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    best = root / f"step-{best_step:06d}" if best_step is not None else None
+    if best and best.is_dir():
+        replace_link(root / "best", best.name)

@@ -1,0 +1,52 @@
+"""What every part of a recipe shares: frozen, no unknown keys, paths that know their file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Base of all recipe parts. A string under a field documents it; `posttrain schema` shows it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Located(str):
+    """A string from a recipe that remembers the folder its relative paths start from."""
+
+    base: Path
+
+    def __new__(cls, text: str, base: Path) -> Located:
+        """Make the string ``text`` whose paths are relative to ``base``."""
+        made = super().__new__(cls, text)
+        made.base = base
+        return made
+
+
+def _resolve_path(value: Any) -> Any:
+    if isinstance(value, Located):
+        return (value.base / Path(value).expanduser()).resolve()
+    return value
+
+
+def _resolve_model(value: Any) -> Any:
+    """Make a local path absolute; leave built-in names and hub ids such as ``Qwen/Qwen3-8B``."""
+    if isinstance(value, Located):
+        looks_local = value.startswith((".", "/", "~")) or (value.base / value).exists()
+        if looks_local:
+            return str((value.base / Path(value).expanduser()).resolve())
+        return str(value)
+    return value
+
+
+ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
+"""A path; relative ones start from the recipe's folder, those in overrides from the current one."""
+
+ModelName = Annotated[str, BeforeValidator(_resolve_model), Field(min_length=1)]
+"""A built-in name (``tiny``, ``tiny-wide``), a local folder, or a hub id."""
+
+StageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+"""A name that is also a folder: lower-case letters, digits, ``.``, ``_`` and ``-``."""

@@ -1,0 +1,315 @@
+"""YAML file + includes + ``key=value`` overrides -> a checked recipe, or one line per mistake.
+
+Every value remembers its file and line, so that a mistake is reported where it was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from posttrain.config.base import Located
+from posttrain.config.recipe import Recipe
+from posttrain.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+Key = tuple[str | int, ...]
+
+
+@dataclass
+class _Document:
+    """Plain values of a recipe and the place each came from."""
+
+    values: dict[str, Any]
+    origins: dict[Key, str] = field(default_factory=dict)
+
+    def find_origin(self, key: Key) -> str:
+        """Place of ``key``, or of the nearest key around it; empty where there is none."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key[:-1]
+        return ""
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, merge and check a recipe.
+
+    Args:
+        path: YAML file. ``base: other.yaml`` at its top includes another file below it.
+        overrides: ``key.subkey=value`` strings; values are YAML. A stage is reached by its name or
+            position: ``stages.sft.steps=100``, ``stages.1.steps=100``.
+
+    Returns:
+        The recipe, with absolute paths.
+
+    Raises:
+        ConfigError: Any mistake, with file, line, key and what to do.
+    """
+    document = _load_document(path, ())
+    return _validate(_apply_overrides(document, overrides), str(path))
+
+
+def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
+    """Check a recipe made in code, as the commands do that take a data file or a model.
+
+    Args:
+        values: Nested plain values; paths absolute.
+        overrides: As in ``load_recipe``.
+        source: What to call it in messages.
+
+    Raises:
+        ConfigError: As ``load_recipe``.
+    """
+    return _validate(_apply_overrides(_Document(dict(values)), overrides), source)
+
+
+def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
+    path = path.resolve()
+    if path in including:
+        raise ConfigError(f"{path}: includes itself through `base:`", hint="break the circle")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot read the recipe: {error.strerror}", hint="check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 text (byte {error.start})", hint="save the recipe as UTF-8"
+        ) from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{where}: not valid YAML: {problem}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
+    document = _Document({})
+    document.values = _construct(node, (), path, document.origins)
+    base = document.values.pop("base", None)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigError(f"{document.find_origin(('base',))}: `base` is one file name")
+    below = _load_document(path.parent / base, (*including, path))
+    return _merge(below, document)
+
+
+def _construct(node: yaml.Node, key: Key, path: Path, origins: dict[Key, str]) -> Any:
+    """Turn a YAML node into plain values, noting the line of each."""
+    where = f"{path}:{node.start_mark.line + 1}"
+    origins.setdefault(key, where)
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            name = str(key_node.value)
+            line = f"{path}:{key_node.start_mark.line + 1}"
+            if name in values:
+                raise ConfigError(f"{line}: `{name}` is written twice", hint="keep one of them")
+            origins[(*key, name)] = line
+            values[name] = _construct(value_node, (*key, name), path, origins)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(n, (*key, i), path, origins) for i, n in enumerate(node.value)]
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot read this value: {error}") from error
+    if isinstance(value, str):
+        return Located(_expand_variables(value, where), path.parent)
+    return value
+
+
+def _expand_variables(text: str, where: str) -> str:
+    """Replace ``${VAR}`` and ``${VAR:-default}`` by the environment's values."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        value = os.environ.get(name) or default
+        if value is None:
+            raise ConfigError(
+                f"{where}: the environment variable {name} is not set",
+                hint=f"set it, or write ${{{name}:-default}}",
+            )
+        return value
+
+    return _VARIABLE.sub(replace, text)
+
+
+def _merge(below: _Document, above: _Document) -> _Document:
+    """Lay one document over another: mappings merge key by key, anything else is replaced."""
+
+    def lay(low: Any, high: Any, key: Key) -> Any:
+        if isinstance(low, dict) and isinstance(high, dict):
+            merged = dict(low)
+            for name, value in high.items():
+                merged[name] = lay(low[name], value, (*key, name)) if name in low else value
+            return merged
+        replaced = [k for k in origins if k[: len(key)] == key and k not in above.origins]
+        for stale in replaced:
+            del origins[stale]
+        return high
+
+    origins = {**below.origins, **above.origins}
+    return _Document(lay(below.values, above.values, ()), origins)
+
+
+def _apply_overrides(document: _Document, overrides: Sequence[str]) -> _Document:
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        place = f"command line `{text}`"
+        if not equals or not name:
+            raise ConfigError(f"{place}: not of the form key=value", hint="write key.subkey=value")
+        try:
+            parsed = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{place}: the value is not valid YAML") from error
+        key = _set_value(document.values, name.split("."), _locate(parsed), place)
+        document.origins = {k: v for k, v in document.origins.items() if k[: len(key)] != key}
+        document.origins[key] = place
+    return document
+
+
+def _locate(value: Any) -> Any:
+    """Make paths in an override relative to the current folder."""
+    if isinstance(value, str):
+        return Located(value, Path.cwd())
+    if isinstance(value, list):
+        return [_locate(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _locate(item) for name, item in value.items()}
+    return value
+
+
+def _set_value(values: Any, names: list[str], value: Any, place: str) -> Key:
+    """Set a nested value in place and return its key; list items go by position or by name."""
+    key: list[str | int] = []
+    for position, name in enumerate(names):
+        last = position == len(names) - 1
+        if isinstance(values, list):
+            index = _find_item(values, name, place)
+            key.append(index)
+            if last:
+                values[index] = value
+            values = values[index]
+        elif isinstance(values, dict):
+            key.append(name)
+            if last:
+                values[name] = value
+            elif not isinstance(values.get(name), (dict, list)):
+                values[name] = {}
+            values = values[name]
+    return tuple(key)
+
+
+def _find_item(items: list[Any], name: str, place: str) -> int:
+    if name.isdigit() and int(name) < len(items):
+        return int(name)
+    for field_name in ("name", "stage", "task"):
+        for index, item in enumerate(items):
+            if isinstance(item, dict) and item.get(field_name) == name:
+                return index
+    known = [
+        str(item.get("name") or item.get("stage") or item.get("task") or index)
+        for index, item in enumerate(items)
+        if isinstance(item, dict)
+    ]
+    raise ConfigError(f"{place}: no item `{name}`", hint=f"there are: {', '.join(known)}")
+
+
+def _validate(document: _Document, source: str) -> Recipe:
+    try:
+        return Recipe.model_validate(document.values)
+    except ValidationError as error:
+        # A list whose items failed is also reported as too short; the items' own lines suffice.
+        problems = [
+            problem
+            for problem in error.errors()
+            if not (problem["type"] == "too_short" and problem["input"])
+        ]
+        lines = [_describe(problem, document, source) for problem in problems]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _describe(problem: Any, document: _Document, source: str) -> str:
+    """One line for one pydantic error: place, key, what is wrong, nearest key."""
+    key, model = _follow(problem["loc"], document.values)
+    where = document.find_origin(key) or source
+    name = ".".join(str(part) for part in key)
+    kind, message = problem["type"], problem["msg"]
+    if kind == "extra_forbidden":
+        known = list(model.model_fields) if model else []
+        near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        return f"{where}: unknown key `{name}`; {hint}"
+    if kind == "missing":
+        return f"{where}: `{name}` is missing"
+    if kind == "union_tag_not_found":
+        tags = problem["ctx"]["discriminator"].strip("'")
+        return f"{where}: `{name}` needs the key `{tags}`"
+    if kind == "union_tag_invalid":
+        return (
+            f"{where}: `{name}.stage: {problem['ctx']['tag']}` is no stage; "
+            f"known: {problem['ctx']['expected_tags']}"
+        )
+    message = message.removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
+    label = f"`{name}`: " if name else ""
+    return f"{where}: {label}{message}{shown}"
+
+
+def _follow(loc: Sequence[str | int], values: Any) -> tuple[Key, type[BaseModel] | None]:
+    """Translate a pydantic location to our key, and find the model class that holds its last part.
+
+    Pydantic puts names of union members into the location; they are no keys of the file.
+    """
+    key: list[str | int] = []
+    holder: type[BaseModel] | None = Recipe
+    inside: list[type[BaseModel]] = [Recipe]
+    for part in loc:
+        if isinstance(part, int):
+            values = values[part] if isinstance(values, list) and part < len(values) else None
+            key.append(part)
+            continue
+        tagged = [m for m in inside if _stage_tag(m) == part]
+        if tagged and len(inside) > 1:
+            inside = tagged
+            continue
+        holder = next((m for m in inside if part in m.model_fields), inside[0] if inside else None)
+        known = holder.model_fields.get(part) if holder else None
+        if known is None and not (isinstance(values, dict) and part in values):
+            continue
+        key.append(part)
+        values = values.get(part) if isinstance(values, dict) else None
+        inside = models_of(known) if known else []
+    return tuple(key), holder
+
+
+def _stage_tag(model: type[BaseModel]) -> str | None:
+    found = model.model_fields.get("stage")
+    return get_args(found.annotation)[0] if found and get_args(found.annotation) else None
+
+
+def models_of(info: FieldInfo) -> list[type[BaseModel]]:
+    """Every model class named anywhere in a field's type."""
+    found: list[type[BaseModel]] = []
+    queue: list[Any] = [info.annotation]
+    while queue:
+        item = queue.pop(0)
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            found.append(item)
+        queue.extend(get_args(item))
+    return found

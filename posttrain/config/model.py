@@ -1,0 +1,50 @@
+"""Which model, what of it is trained, and on what hardware."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from posttrain.config.base import Config, ConfigPath, ModelName
+
+
+class ModelConfig(Config):
+    """The model a recipe starts from."""
+
+    path: ModelName
+    """Built-in name (`tiny`, `tiny-wide`), local folder, or hub id such as `Qwen/Qwen3-0.6B`."""
+    tokenizer: ModelName | None = None
+    """Where the tokenizer is, if not with the model."""
+    chat_template: ConfigPath | None = None
+    """Jinja file that replaces the tokenizer's own chat template."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    attention: Literal["auto", "sdpa", "flex", "eager"] = "auto"
+    """Back end of packed attention; `posttrain doctor` shows which work here."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for sources you trust."""
+
+
+class LoraConfig(Config):
+    """Low-rank adapters, used where `tuning: lora`."""
+
+    rank: PositiveInt = 16
+    """Width of the update matrices; 8 to 64 is usual."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of inputs to the update that are dropped."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Modules that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`."""
+
+
+class ComputeConfig(Config):
+    """Hardware choices. `auto` measures for a moment and says what it found."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the arithmetic; weights in training stay fp32 either way."""
+    threads: Literal["auto"] | PositiveInt = "auto"
+    """CPU threads."""

@@ -1,0 +1,1 @@
+"""Rows of any shape -> records -> packed, masked tokens; every row accounted for."""

@@ -1,0 +1,75 @@
+"""Search training rows for problems of the evaluation sets."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from posttrain.data.records import Record, Reject
+
+_NOT_WORD = re.compile(r"[\W_]+", re.UNICODE)
+
+
+@dataclass
+class ContaminationReport:
+    """What the search saw and found."""
+
+    evaluation_problems: int = 0
+    training_rows: int = 0
+    matches: dict[str, int] = field(default_factory=dict)
+    """Found training rows by what matched: ``prompt text`` or a field's name."""
+    examples: list[dict[str, str]] = field(default_factory=list)
+    """The first matched pairs: training origin, evaluation origin, what matched."""
+
+    @property
+    def matched_rows(self) -> int:
+        """Training rows found in an evaluation set."""
+        return sum(self.matches.values())
+
+
+def normalize_text(text: str) -> str:
+    """Fold case, width, punctuation and spacing, so that only words and numbers remain."""
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def find_contamination(
+    training: Sequence[Record], evaluation: Iterable[Record], keys: Sequence[str]
+) -> tuple[list[Reject], ContaminationReport]:
+    """Find training rows whose problem is also an evaluation problem.
+
+    A row matches by the normalized text of its prompt, or by equality of one of ``keys``.
+
+    Args:
+        training: The rows to search.
+        evaluation: The problems that must not be trained on.
+        keys: Row fields that identify a problem besides its text.
+
+    Returns:
+        One reject per matched training row, and the report.
+    """
+    known: dict[tuple[str, str], str] = {}
+    report = ContaminationReport(training_rows=len(training))
+    for record in evaluation:
+        report.evaluation_problems += 1
+        for fingerprint in _fingerprints(record, keys):
+            known.setdefault(fingerprint, str(record.origin))
+    rejects = []
+    for record in training:
+        match = next((f for f in _fingerprints(record, keys) if f in known), None)
+        if match is None:
+            continue
+        what, place = match[0], known[match]
+        report.matches[what] = report.matches.get(what, 0) + 1
+        if len(report.examples) < 10:
+            pair = {"training": str(record.origin), "evaluation": place, "matched": what}
+            report.examples.append(pair)
+        rejects.append(Reject(record.origin, "in an evaluation set", f"{what}, {place}"))
+    return rejects, report
+
+
+def _fingerprints(record: Record, keys: Sequence[str]) -> list[tuple[str, str]]:
+    prints = [("prompt text", normalize_text(record.chat.prompt_text))]
+    prints.extend((key, record.chat.keys[key]) for key in keys if key in record.chat.keys)
+    return prints

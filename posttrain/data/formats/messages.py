@@ -1,0 +1,77 @@
+"""OpenAI messages: ``messages`` = [{role, content}], optional ``tools`` and tool calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from posttrain.data.formats.fields import other_texts
+from posttrain.data.records import Chat, Message, Row, RowError
+
+_KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content")
+
+
+def convert_messages(row: Row) -> Chat:
+    """Convert a row; typed content blocks of text are joined.
+
+    Raises:
+        RowError: ``messages`` or ``tools`` has another shape.
+    """
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RowError("no `messages`")
+    tools = row.get("tools") or []
+    if isinstance(tools, str):
+        tools = _parse(tools, "tools")
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise RowError("`tools` is not a list of objects")
+    return Chat(
+        messages=tuple(_convert_message(m, i + 1) for i, m in enumerate(messages)),
+        tools=tuple(tools),
+        keys=other_texts(row, ("messages", "tools")),
+    )
+
+
+def _convert_message(message: Any, turn: int) -> Message:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise RowError("a message is not {role, content}", f"turn {turn}")
+    kept = {name: message[name] for name in _KEPT if message.get(name) is not None}
+    kept["content"] = _join_content(message.get("content"), turn)
+    calls = kept.get("tool_calls", [])
+    if not isinstance(calls, list):
+        raise RowError("`tool_calls` is not a list", f"turn {turn}")
+    kept_calls = [_convert_call(call, turn) for call in calls]
+    if kept_calls:
+        kept["tool_calls"] = kept_calls
+    return kept
+
+
+def _join_content(content: Any, turn: int) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(
+        isinstance(block, dict) and isinstance(block.get("text"), str) for block in content
+    ):
+        return "".join(block["text"] for block in content)
+    raise RowError("content is not text", f"turn {turn}")
+
+
+def _convert_call(call: Any, turn: int) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowError("a tool call has no function name", f"turn {turn}")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        arguments = _parse(arguments, f"turn {turn} arguments")
+    if not isinstance(arguments, dict):
+        raise RowError("tool call arguments are not an object", f"turn {turn}")
+    return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _parse(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RowError("broken JSON inside a field", f"{what}: {error.msg}") from None

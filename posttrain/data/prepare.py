@@ -1,0 +1,307 @@
+"""The data path end to end: files -> records -> splits -> encoded, audited, cached examples.
+
+Every row is accounted for: rows read = examples + test rows + rejects, or the run stops.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from posttrain.config.data import DataConfig, SourceConfig
+from posttrain.data.audit import audit_examples, check_audit
+from posttrain.data.contamination import find_contamination
+from posttrain.data.encode import EncodeOptions, Example, encode_records
+from posttrain.data.formats import CONVERTERS, detect_format
+from posttrain.data.readers import read_rows
+from posttrain.data.records import Record, Reject, Row, RowError
+from posttrain.data.split import choose_split
+from posttrain.data.store import ExampleStore, load_store, save_store
+from posttrain.data.templates import ChatRenderer
+from posttrain.errors import DataError
+from posttrain.files import (
+    cache_root,
+    digest_file,
+    digest_json,
+    load_json,
+    publish_folder,
+    write_json,
+    write_jsonl,
+)
+
+# Part of every cache key: raise it whenever the same input would be encoded differently.
+_FORMAT_VERSION = 1
+_DETECTION_ROWS = 50
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A finished, audited data set."""
+
+    folder: Path
+    train: ExampleStore
+    validation: ExampleStore
+    report: dict[str, Any]
+    """Counts, audit and statistics, as in ``report.json``."""
+    reused: bool
+    """Whether it came from the cache."""
+
+    @property
+    def digest(self) -> str:
+        """Content address of the data set."""
+        return str(self.report["digest"])
+
+
+@dataclass
+class SourceRows:
+    """What one source gave."""
+
+    records: list[Record] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def read_source(source: SourceConfig) -> SourceRows:
+    """Read and convert one source.
+
+    Args:
+        source: With its ``path`` settled.
+
+    Returns:
+        Records, rejects, and a report with format, evidence and number of rows.
+
+    Raises:
+        DataError: The file cannot be used at all.
+    """
+    assert source.path is not None
+    rows = _rename(read_rows(source.path), source.columns)
+    if source.limit:
+        rows = islice(rows, source.limit)
+    first = list(islice(rows, _DETECTION_ROWS))
+    name, evidence = str(source.format), "as the recipe says"
+    if name == "auto":
+        name, evidence = detect_format([row for _, row in first], str(source.path))
+    convert = CONVERTERS[name]
+    result = SourceRows()
+    for origin, row in chain(first, rows):
+        try:
+            result.records.append(Record(convert(row), origin))
+        except RowError as error:
+            result.rejects.append(Reject(origin, error.reason, error.detail, row))
+    result.report = {
+        "path": str(source.path),
+        "format": name,
+        "evidence": evidence,
+        "rows": len(result.records) + len(result.rejects),
+    }
+    return result
+
+
+def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
+    """Prepare a data set, or take it from the cache.
+
+    Args:
+        config: With every source's ``path`` settled.
+        tokenizer: The model's tokenizer, with the chat template that will be used.
+
+    Returns:
+        The data set, memory-mapped.
+
+    Raises:
+        DataError: Unusable input, too many rejects, or a failed mask audit.
+        ConfigError: The tokenizer has no chat template.
+    """
+    digest = data_digest(config, tokenizer)
+    folder = cache_root() / "prepared" / digest[:32]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The lock dies with its holder, so a killed builder blocks nobody.
+    with FileLock(folder.with_suffix(".lock")):
+        reused = folder.exists()
+        if not reused:
+            _build(config, tokenizer, folder, digest)
+    return PreparedData(
+        folder,
+        load_store(folder / "train"),
+        load_store(folder / "validation"),
+        load_json(folder / "report.json"),
+        reused,
+    )
+
+
+def data_digest(config: DataConfig, tokenizer: Any) -> str:
+    """Content address: files' bytes, options, tokenizer, template, and our own format version."""
+    files = {str(s.path): digest_file(_existing(s)) for s in _all_sources(config)}
+    options = config.model_dump(mode="json")
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return digest_json(
+        {
+            "version": _FORMAT_VERSION,
+            "options": options,
+            "files": files,
+            "tokenizer": backend.to_str() if backend else tokenizer.get_vocab(),
+            "special": tokenizer.special_tokens_map,
+            "template": tokenizer.chat_template,
+        }
+    )
+
+
+def _all_sources(config: DataConfig) -> list[SourceConfig]:
+    against = config.contamination.against if config.contamination else ()
+    return [*config.sources, *against]
+
+
+def _existing(source: SourceConfig) -> Path:
+    path = source.path
+    if path is None or not path.is_file():
+        raise DataError(f"{path}: no such file", hint="check the path in the recipe")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: cannot be read: permission denied")
+    return path
+
+
+def _rename(
+    rows: Iterator[tuple[Any, Row]], columns: dict[str, str]
+) -> Iterator[tuple[Any, Row]]:
+    """Give columns the names that the format expects."""
+    for origin, row in rows:
+        renamed = dict(row)
+        for expected, actual in columns.items():
+            if actual not in row:
+                raise DataError(
+                    f"{origin}: no column `{actual}`",
+                    hint=f"`columns` maps `{expected}` to it; the row has: {', '.join(row)}",
+                )
+            renamed.pop(actual, None)
+        renamed.update({expected: row[actual] for expected, actual in columns.items()})
+        yield origin, renamed
+
+
+def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> None:
+    renderer = ChatRenderer(tokenizer)
+    sources = [read_source(source) for source in config.sources]
+    records = [record for source in sources for record in source.records]
+    rejects = [reject for source in sources for reject in source.rejects]
+    rows_read = len(records) + len(rejects)
+    records, contaminated, contamination = _decontaminate(config, records)
+    splits = _split(config, records)
+    options = EncodeOptions(config.max_tokens, config.train_on == "last_assistant")
+    examples: dict[str, list[Example]] = {"train": [], "validation": []}
+    for name, kept in examples.items():
+        for item in encode_records(splits[name], renderer, options):
+            if isinstance(item, Example):
+                kept.append(item)
+            else:
+                rejects.append(item)
+    _check_rejects(config, rejects, rows_read)
+    everything = examples["train"] + examples["validation"]
+    if not examples["train"]:
+        raise DataError(
+            f"{config.sources[0].path}: no row is left to train on",
+            hint=f"of {rows_read} rows {len(rejects)} were rejected, "
+            f"{len(contaminated)} dropped as contaminated, {len(splits['test'])} set aside",
+        )
+    audit = audit_examples(everything, tokenizer)
+    check_audit(audit)
+    accounted = len(everything) + len(splits["test"]) + len(rejects) + len(contaminated)
+    assert accounted == rows_read, f"{rows_read} rows read, {accounted} accounted for"
+    report = {
+        "digest": digest,
+        "sources": [source.report for source in sources],
+        "rows_read": rows_read,
+        "examples": {name: len(kept) for name, kept in examples.items()},
+        "test_rows": len(splits["test"]),
+        "rejects": dict(Counter(r.reason for r in [*rejects, *contaminated]).most_common()),
+        "contamination": contamination,
+        "audit": [asdict(check) for check in audit],
+        **_statistics(everything),
+    }
+    with publish_folder(folder) as building:
+        for name, kept in examples.items():
+            save_store(building / name, kept)
+        write_jsonl(building / "rejects.jsonl", (r.to_json() for r in [*rejects, *contaminated]))
+        write_jsonl(
+            building / "test.jsonl", ({"messages": r.chat.messages} for r in splits["test"])
+        )
+        write_json(building / "report.json", report)
+
+
+def _decontaminate(
+    config: DataConfig, records: list[Record]
+) -> tuple[list[Record], list[Reject], dict[str, Any] | None]:
+    """Search the records for evaluation problems and do as the recipe says."""
+    settings = config.contamination
+    if settings is None:
+        return records, [], None
+    evaluation = [r for source in settings.against for r in read_source(source).records]
+    found, report = find_contamination(records, evaluation, settings.keys)
+    if found and settings.action == "error":
+        raise DataError(
+            f"{found[0].origin}: this training row is also an evaluation problem "
+            f"({found[0].detail}), and {len(found) - 1} others are",
+            hint="remove them, or set contamination.action: drop",
+        )
+    summary = {"action": settings.action, "matched_rows": report.matched_rows, **asdict(report)}
+    if settings.action != "drop":
+        return records, [], summary
+    dropped = {reject.origin for reject in found}
+    return [r for r in records if r.origin not in dropped], found, summary
+
+
+def _split(config: DataConfig, records: list[Record]) -> dict[str, list[Record]]:
+    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
+    shares = config.split
+    for record in records:
+        name = choose_split(
+            record.chat.canonical(),
+            validation=shares.validation,
+            test=shares.test,
+            seed=shares.seed,
+        )
+        splits[name].append(record)
+    return splits
+
+
+def _check_rejects(config: DataConfig, rejects: Sequence[Reject], rows_read: int) -> None:
+    too_long = next((r for r in rejects if r.reason == "too long"), None)
+    if too_long and config.overlong == "error":
+        raise DataError(
+            f"{too_long.origin}: {too_long.detail}",
+            hint="raise data.max_tokens, or set data.overlong: reject",
+        )
+    if len(rejects) > config.max_reject_fraction * rows_read:
+        counts = Counter(reject.reason for reject in rejects).most_common(3)
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in counts)
+        first = rejects[0]
+        raise DataError(
+            f"{first.origin}: {first.reason} {first.detail}".rstrip()
+            + f"; {len(rejects)} of {rows_read} rows are unusable ({reasons})",
+            hint=f"mend them, or raise data.max_reject_fraction above "
+            f"{config.max_reject_fraction:g}",
+        )
+
+
+def _statistics(examples: Sequence[Example]) -> dict[str, Any]:
+    lengths = np.array([len(example.token_ids) for example in examples])
+    trained = sum(int(example.trained.sum()) for example in examples)
+    counts, edges = np.histogram(lengths, bins=min(40, max(1, int(np.ptp(lengths)))))
+    longest = sorted(examples, key=lambda e: -len(e.token_ids))[:10]
+    return {
+        "tokens": int(lengths.sum()),
+        "trained_tokens": trained,
+        "retokenized": sum(example.retokenized for example in examples),
+        "length_tokens": {
+            "mean": float(lengths.mean()),
+            **{f"p{q}": float(np.percentile(lengths, q)) for q in (50, 90, 99)},
+            "max": int(lengths.max()),
+        },
+        "length_histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
+        "longest": [[str(e.record.origin), len(e.token_ids)] for e in longest],
+    }

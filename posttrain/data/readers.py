@@ -1,0 +1,117 @@
+"""Files -> rows, each tagged with its file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from posttrain.data.records import Origin, Row
+from posttrain.errors import DataError
+
+_BROKEN_HINT = "mend or remove this line, then run again"
+
+
+def read_rows(path: Path) -> Iterator[tuple[Origin, Row]]:
+    """Read a JSON, JSONL or CSV file row by row.
+
+    Args:
+        path: The file. ``.csv`` and ``.tsv`` are tables with a header; a file that starts with
+            ``[`` is a JSON array; anything else is one JSON object a line.
+
+    Yields:
+        Origin and row; every row is a mapping.
+
+    Raises:
+        DataError: The file is missing, empty, not UTF-8, or a line is broken; with file:line.
+    """
+    text = _read_text(path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        rows = _read_table(path, text)
+    elif text.lstrip()[:1] == "[":
+        rows = _read_array(path, text)
+    else:
+        rows = _read_lines(path, text)
+    empty = True
+    for origin, row in rows:
+        empty = False
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{origin}: a row must be an object with named fields, not {type(row).__name__}",
+                hint=_BROKEN_HINT,
+            )
+        yield origin, row
+    if empty:
+        raise DataError(f"{path}: no rows", hint="check that this is the file you meant")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", hint="check the path in the recipe") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text", hint="convert it to UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read_lines(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
+    # Not splitlines(): it also breaks at characters such as U+2028, which JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Origin(str(path), number), json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}",
+                hint=_BROKEN_HINT,
+            ) from None
+
+
+def _read_array(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
+    decoder = json.JSONDecoder()
+    position = text.index("[") + 1
+    line = 1 + text.count("\n", 0, position)
+    while True:
+        start = position
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        line += text.count("\n", start, position)
+        if position >= len(text):
+            raise DataError(f"{path}:{line}: the JSON array is not closed", hint=_BROKEN_HINT)
+        if text[position] == "]":
+            return
+        try:
+            row, end = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}",
+                hint=_BROKEN_HINT,
+            ) from None
+        yield Origin(str(path), line), row
+        line += text.count("\n", position, end)
+        position = end
+
+
+def _read_table(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 2
+    try:
+        for row in table:
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{path}:{line}: {len(table.fieldnames or ())} columns are named in the "
+                    f"header, this row has another number",
+                    hint=_BROKEN_HINT,
+                )
+            yield Origin(str(path), line), row
+            line = table.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{table.line_num}: broken table: {error}") from None

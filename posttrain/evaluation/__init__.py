@@ -1,0 +1,1 @@
+"""Generate, grade, count: every score with its interval, every answer kept for re-grading."""

@@ -1,0 +1,162 @@
+"""Files that are whole or absent: atomic writes, digests, JSON lines, locks.
+
+Everything another process may read is written to a temporary name beside its place, flushed to
+the disk, and renamed. A reader therefore never meets half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import PosttrainError
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn a refused or failed write below ``path`` into one clear line.
+
+    Raises:
+        PosttrainError: The folder is read-only, the disk is full, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PosttrainError(
+            f"cannot write {path}: {reason}",
+            hint="choose another place with output=DIR or free the space, then run again",
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, making its folder."""
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` to ``path`` as indented JSON, atomically. Paths become strings."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON document a line to ``path``, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file that we wrote ourselves."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_jsonl(path: Path) -> list[Any]:
+    """Read a JSONL file that we wrote ourselves; an unfinished last line is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and line.strip():
+            rows.append(json.loads(line))
+    return rows
+
+
+@contextlib.contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; it becomes ``path`` by one rename when the block ends well.
+
+    An older folder of that name is replaced. If the block raises, nothing of it stays.
+
+    Args:
+        path: Where the folder shall appear.
+
+    Yields:
+        The temporary folder, on the same file system.
+    """
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            sync_folder(temporary)
+            if path.exists():
+                retired = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+                path.rename(retired / path.name)
+                temporary.rename(path)
+                shutil.rmtree(retired)
+            else:
+                temporary.rename(path)
+            _sync(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file below ``folder`` to the disk, and make them readable as umask says."""
+    mask = _umask()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~mask)
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Point the symbolic link ``link`` at ``target`` (a name beside it), atomically."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """sha256 of a JSON-like value, independent of key order and formatting, hexadecimal."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str, allow_nan=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def cache_root() -> Path:
+    """Folder for what can be made again: ``$POSTTRAIN_CACHE`` or ``~/.cache/posttrain``."""
+    named = os.environ.get("POSTTRAIN_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "posttrain"

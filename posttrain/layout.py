@@ -1,0 +1,102 @@
+"""The packed batch: one layout for every training and scoring method.
+
+A batch is a flat run of T tokens made of segments, nothing padded. A segment has at most one
+parent; its tokens attend causally within it and fully to its ancestors, and its positions go on
+from the parent's end. SFT makes every example a root; a preference pair is a prompt with two
+children, computed once.
+
+What the model is scored on is a list of N (position, target, weight) triples: the hidden state at
+``score_positions[i]`` predicts ``score_targets[i]``. A prompt's last position may predict the
+first token of several children, which a shifted label row could not say.
+
+Letters: T tokens of the batch, S segments, N scored tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+NO_PARENT = -1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens to be packed."""
+
+    token_ids: np.ndarray[Any, Any]
+    """[length], integers."""
+    weights: np.ndarray[Any, Any]
+    """[length], loss weight of each token as a target; 0 is no loss."""
+    parent: int = NO_PARENT
+    """Position in the batch of the segment that this one continues."""
+
+
+@dataclass(frozen=True)
+class SegmentTable:
+    """Where the segments of a batch lie; stays on the CPU and steers attention."""
+
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    parents: tuple[int, ...]
+    plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Attention back ends keep their index tensors here, made once per batch for all layers."""
+
+    def ancestors(self, segment: int) -> list[int]:
+        """Return the segment's ancestors, the root first."""
+        chain: list[int] = []
+        while (segment := self.parents[segment]) != NO_PARENT:
+            chain.insert(0, segment)
+        return chain
+
+    @property
+    def total_tokens(self) -> int:
+        """T."""
+        return sum(self.lengths)
+
+
+def build_batch(segments: Sequence[Segment]) -> dict[str, Any]:
+    """Lay segments end to end.
+
+    Args:
+        segments: Parents before their children; at least one; none empty.
+
+    Returns:
+        ``input_ids`` and ``position_ids`` [1, T] int64, ``segments`` (a SegmentTable),
+        ``score_positions`` and ``score_targets`` [N] int64, ``score_weights`` [N] float32.
+
+    Raises:
+        ValueError: A segment is empty, names a parent that does not come before it, or puts loss
+            on the first token of a root, which nothing predicts.
+    """
+    lengths = tuple(len(s.token_ids) for s in segments)
+    starts = tuple(int(x) for x in np.cumsum((0, *lengths[:-1])))
+    ends: list[int] = []
+    positions, sources = [], []
+    for i, segment in enumerate(segments):
+        if not lengths[i] or segment.parent >= i:
+            raise ValueError(f"segment {i} is empty or its parent does not come before it")
+        is_root = segment.parent == NO_PARENT
+        if is_root and segment.weights[0] != 0:
+            raise ValueError(f"segment {i} has loss on its first token, which nothing predicts")
+        offset = 0 if is_root else ends[segment.parent]
+        ends.append(offset + lengths[i])
+        positions.append(np.arange(offset, offset + lengths[i]))
+        source = np.arange(starts[i] - 1, starts[i] + lengths[i] - 1)
+        if not is_root:
+            source[0] = starts[segment.parent] + lengths[segment.parent] - 1
+        sources.append(source)
+    token_ids = np.concatenate([s.token_ids for s in segments]).astype(np.int64)
+    weights = np.concatenate([s.weights for s in segments]).astype(np.float32)
+    scored = np.flatnonzero(weights)
+    return {
+        "input_ids": token_ids[None],
+        "position_ids": np.concatenate(positions).astype(np.int64)[None],
+        "segments": SegmentTable(starts, lengths, tuple(s.parent for s in segments)),
+        "score_positions": np.concatenate(sources).astype(np.int64)[scored],
+        "score_targets": token_ids[scored],
+        "score_weights": weights[scored],
+    }

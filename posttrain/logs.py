@@ -1,0 +1,84 @@
+"""What the user reads while a command runs: one stream of plain lines, copied to a log file.
+
+``say`` is the only way to speak on standard error; results a script may want to read go to
+standard output through ``show``. Both survive without a terminal and without colours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+_log_files: list[TextIO] = []
+
+
+def say(line: str) -> None:
+    """Print one line about progress or a decision to standard error and to every open log file."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+    _append(line)
+
+
+def show(text: str) -> None:
+    """Print a result to standard output and to every open log file."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    _append(text)
+
+
+def _append(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    for file in _log_files:
+        file.write("".join(f"{stamp} {line}\n" for line in text.splitlines() or [""]))
+        file.flush()
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Copy all that is said and shown inside the block to ``path``, appending, with time stamps."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        _log_files.append(file)
+        try:
+            yield
+        finally:
+            _log_files.remove(file)
+
+
+def quiet_libraries() -> None:
+    """Silence the progress bars of transformers and the hub; warnings still come through."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration the way people say it.
+
+    Args:
+        seconds: Duration, not negative.
+
+    Returns:
+        ``12 s``, ``3 min 05 s`` or ``2 h 07 min``.
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Write a size in the largest fitting unit of 1024, for example ``1.4 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size_bytes) < 1024 or unit == "GiB":
+            break
+        size_bytes /= 1024
+    return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"

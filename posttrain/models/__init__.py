@@ -1,0 +1,1 @@
+"""Models of transformers, prepared for the packed batch: loading, attention, head, adapters."""

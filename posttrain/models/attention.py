@@ -1,0 +1,283 @@
+"""Attention over a packed batch, registered with transformers as ``posttrain_<back end>``.
+
+Every back end computes the same thing: a token attends to its segment's ancestors whole and to its
+own segment up to itself. ``eager`` builds the dense mask and is the reference of the tests;
+``sdpa`` gathers segments of similar length side by side for one call of torch's fused kernel;
+``flex`` gives the rule to FlexAttention as a block mask.
+
+Letters: T tokens of the batch, H query heads, K key-value heads, D head size, n segments of a
+group, Q and L their query and key lengths, padded to the longest of the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from posttrain.errors import ConfigError
+from posttrain.layout import SegmentTable
+
+BACK_ENDS = ("sdpa", "flex", "eager")
+# A group's padding inside attention; the rest of the model never sees a padded token.
+_PADDING_ALLOWED = 1.25
+
+
+def register_attention() -> None:
+    """Make the back ends known to transformers; may be called again."""
+    for name in BACK_ENDS:
+        AttentionInterface.register(f"posttrain_{name}", _FUNCTIONS[name])
+        # The segment table says who sees whom; a mask of transformers' own must not be built.
+        AttentionMaskInterface.register(f"posttrain_{name}", _no_mask)
+
+
+def choose_attention(wanted: str, device: str) -> tuple[str, str]:
+    """Settle ``auto``.
+
+    Args:
+        wanted: ``auto`` or a back end.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The back end and the reason.
+
+    Raises:
+        ConfigError: ``flex`` on a CPU, where it has no backward pass.
+    """
+    if wanted == "flex" and device == "cpu":
+        raise ConfigError(
+            "attention: flex has no backward pass on a CPU", hint="use auto, sdpa or eager"
+        )
+    if wanted != "auto":
+        return wanted, "as the recipe says"
+    return "sdpa", "torch's fused kernel over groups of segments works on every device"
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+def _table(kwargs: dict[str, Any]) -> SegmentTable:
+    table = kwargs.get("segments")
+    if not isinstance(table, SegmentTable):
+        raise ValueError("packed attention was called without a segment table")
+    return table
+
+
+def _eager(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Dense reference: scores of all token pairs, those not allowed set to minus infinity."""
+    allowed_TT = dense_mask(_table(kwargs)).to(query.device)
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = (query @ key.transpose(-1, -2)) * _scale(query, kwargs)
+    scores = scores.float().masked_fill(~allowed_TT, float("-inf"))
+    output = scores.softmax(-1).to(value.dtype) @ value
+    return output.transpose(1, 2).contiguous(), None
+
+
+def dense_mask(table: SegmentTable) -> Tensor:
+    """Which token may see which, [T, T] bool, by the definition of the layout."""
+    total = table.total_tokens
+    allowed = torch.zeros(total, total, dtype=torch.bool)
+    for i, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
+        rows = slice(start, start + length)
+        allowed[rows, rows] = torch.ones(length, length, dtype=torch.bool).tril()
+        for ancestor in table.ancestors(i):
+            begin = table.starts[ancestor]
+            allowed[rows, begin : begin + table.lengths[ancestor]] = True
+    return allowed
+
+
+def _scale(query: Tensor, kwargs: dict[str, Any]) -> float:
+    return kwargs.get("scaling") or query.shape[-1] ** -0.5
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Segments of similar length, computed in one call."""
+
+    queries: Tensor
+    """[n * Q] indices into T; short segments repeat a token, whose result nobody takes."""
+    keys: Tensor
+    """[n * L]."""
+    count: int
+    mask: Tensor | None
+    """[n, 1, Q, L] bool; None for roots, where plain causal attention is right."""
+
+
+@dataclass(frozen=True)
+class _GroupPlan:
+    groups: tuple[_Group, ...]
+    gather: Tensor
+    """[T]: where in the groups' outputs, laid end to end, each token's result is."""
+
+
+def _sdpa(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Group by group through torch's fused kernel; no token of one segment meets another's."""
+    table = _table(kwargs)
+    name = ("sdpa", query.device)
+    if name not in table.plans:
+        table.plans[name] = _plan_groups(table, query.device)
+    plan: _GroupPlan = table.plans[name]
+    query_THD, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
+    outputs = []
+    for group in plan.groups:
+        attended = scaled_dot_product_attention(
+            _take(query_THD, group.queries, group.count),
+            _take(key_TKD, group.keys, group.count),
+            _take(value_TKD, group.keys, group.count),
+            attn_mask=group.mask,
+            dropout_p=kwargs.get("dropout", 0.0) if module.training else 0.0,
+            is_causal=group.mask is None,
+            scale=_scale(query, kwargs),
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+    joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return joined.index_select(0, plan.gather)[None], None
+
+
+def _take(tokens: Tensor, indices: Tensor, count: int) -> Tensor:
+    """Gather [T, heads, D] into [n, heads, length, D]."""
+    taken = tokens.index_select(0, indices)
+    return taken.view(count, -1, *tokens.shape[1:]).transpose(1, 2)
+
+
+def _plan_groups(table: SegmentTable, device: torch.device) -> _GroupPlan:
+    """Sort segments by kind and length and cut them into groups with little padding."""
+    spans = [(i, table.ancestors(i)) for i in range(len(table.lengths))]
+    order = sorted(spans, key=lambda s: (bool(s[1]), table.lengths[s[0]], s[0]))
+    groups: list[_Group] = []
+    gather = torch.empty(table.total_tokens, dtype=torch.long)
+    offset = 0
+    while order:
+        count = _group_size(order, table)
+        members, order = order[:count], order[count:]
+        group = _build_group(members, table)
+        width = len(group.queries) // count
+        for place, (segment, _) in enumerate(members):
+            start, length = table.starts[segment], table.lengths[segment]
+            first = offset + place * width
+            gather[start : start + length] = torch.arange(first, first + length)
+        offset += len(group.queries)
+        mask = group.mask.to(device) if group.mask is not None else None
+        groups.append(_Group(group.queries.to(device), group.keys.to(device), count, mask))
+    return _GroupPlan(tuple(groups), gather.to(device))
+
+
+def _group_size(order: Sequence[tuple[int, list[int]]], table: SegmentTable) -> int:
+    """How many of the next segments to take: same kind, padding within the allowance."""
+    is_child = bool(order[0][1])
+    real = 0
+    for count, (segment, ancestors) in enumerate(order, start=1):
+        length = table.lengths[segment]
+        real += length
+        if bool(ancestors) != is_child or count * length > _PADDING_ALLOWED * real:
+            return count - 1
+    return len(order)
+
+
+def _build_group(members: Sequence[tuple[int, list[int]]], table: SegmentTable) -> _Group:
+    query_rows, key_rows, past = [], [], []
+    for segment, ancestors in members:
+        own = torch.arange(table.starts[segment], table.starts[segment] + table.lengths[segment])
+        before = [
+            torch.arange(table.starts[a], table.starts[a] + table.lengths[a]) for a in ancestors
+        ]
+        query_rows.append(own)
+        key_rows.append(torch.cat([*before, own]))
+        past.append(sum(len(b) for b in before))
+    queries, keys = _pad_rows(query_rows), _pad_rows(key_rows)
+    mask = None
+    if any(past):
+        # Token q of a segment sees its ancestors' tokens and its own up to itself.
+        q = torch.arange(queries.shape[1])[None, :, None]
+        k = torch.arange(keys.shape[1])[None, None, :]
+        mask = (k <= q + torch.tensor(past)[:, None, None])[:, None]
+    return _Group(queries.flatten(), keys.flatten(), len(members), mask)
+
+
+def _pad_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Stack rows of indices, each filled up with its own last index."""
+    width = max(len(row) for row in rows)
+    return torch.stack([torch.cat([row, row[-1:].expand(width - len(row))]) for row in rows])
+
+
+def _flex(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """FlexAttention with the segment rule as its block mask."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    table = _table(kwargs)
+    name = ("flex", query.device)
+    if name not in table.plans:
+        table.plans[name] = _flex_mask(table, query.device)
+    attend = flex_attention if query.device.type == "cpu" else _compiled_flex()
+    output = attend(
+        query,
+        key,
+        value,
+        block_mask=table.plans[name],
+        scale=_scale(query, kwargs),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output.transpose(1, 2).contiguous(), None
+
+
+_compiled: list[Any] = []
+
+
+def _compiled_flex() -> Any:
+    """Compile FlexAttention once per process; uncompiled it builds all scores."""
+    if not _compiled:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        _compiled.append(torch.compile(flex_attention, dynamic=True))
+    return _compiled[0]
+
+
+def _flex_mask(table: SegmentTable, device: torch.device) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    count = len(table.lengths)
+    related = torch.eye(count, dtype=torch.bool)
+    for i in range(count):
+        related[i, table.ancestors(i)] = True
+    related = related.to(device)
+    segment_T = torch.repeat_interleave(torch.arange(count), torch.tensor(table.lengths)).to(device)
+
+    def allowed(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        # Ancestors lie before their descendants, so order in the batch is causal order.
+        return (k <= q) & related[segment_T[q], segment_T[k]]
+
+    total = table.total_tokens
+    return create_block_mask(allowed, None, None, total, total, device=str(device))
+
+
+_FUNCTIONS = {"sdpa": _sdpa, "flex": _flex, "eager": _eager}

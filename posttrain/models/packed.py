@@ -1,0 +1,114 @@
+"""Teach a causal model of transformers to take a packed batch, leaving its code alone.
+
+Two hooks do it. Before the model's forward, the positions to score are handed to the model's own
+``logits_to_keep``, so only their hidden states reach the output layer. The output layer's forward
+then returns, for each of them, log-probability, entropy and top-1 correctness instead of logits.
+Both run inside the model's forward call, where sharding hooks have gathered the weights.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.errors import ConfigError
+from posttrain.models.head import score_tokens
+
+
+class TokenScores(NamedTuple):
+    """What a model says of the scored tokens; each [N] float32."""
+
+    logprobs_N: Tensor
+    entropy_N: Tensor
+    correct_N: Tensor
+
+
+def check_packable(config: Any) -> None:
+    """Refuse architectures that a packed batch would change.
+
+    Args:
+        config: The model's transformers config.
+
+    Raises:
+        ConfigError: Layers carry state from token to token, attend within a window, or the
+            logits are changed after the output layer.
+    """
+    text = config.get_text_config()
+    name = text.model_type
+    layer_types = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if foreign := layer_types - {"full_attention"}:
+        raise ConfigError(
+            f"model type {name}: its layers ({', '.join(sorted(foreign))}) would carry state or "
+            "windows across packed examples",
+            hint="choose a model with full attention in every layer",
+        )
+    if getattr(text, "use_sliding_window", False) or (
+        getattr(text, "sliding_window", None) and getattr(text, "layer_types", None) is None
+    ):
+        raise ConfigError(
+            f"model type {name}: sliding-window attention is not supported in packed batches",
+            hint="choose a model with full attention in every layer",
+        )
+    for field in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(text, field, None) not in (None, 1, 1.0):
+            raise ConfigError(
+                f"model type {name}: `{field}` changes logits after the output layer",
+                hint="this model cannot be trained here yet",
+            )
+
+
+def prepare_packed(model: nn.Module) -> None:
+    """Install the two hooks on a causal language model (before adapters are added around it).
+
+    Args:
+        model: A transformers ``...ForCausalLM`` with one of our attention back ends.
+
+    Raises:
+        ConfigError: The model cannot score chosen positions.
+    """
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        raise ConfigError(f"{type(model).__name__} cannot score chosen positions only")
+    head = model.get_output_embeddings()
+    request: dict[str, Tensor] = {}
+
+    def take_request(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        if "score_positions" in kwargs:
+            kwargs["logits_to_keep"] = kwargs.pop("score_positions")
+            request["targets"] = kwargs.pop("score_targets")
+            # A cache makes transformers drop the packed mask: documents would see each other.
+            kwargs["use_cache"] = False
+        return args, kwargs
+
+    plain_forward = head.forward
+
+    def score(self: nn.Module, hidden: Tensor) -> Tensor:
+        targets_N = request.pop("targets", None)
+        if targets_N is None:
+            return plain_forward(hidden)
+        return torch.stack(score_tokens(hidden[0], *_weights(self), targets_N), dim=-1)[None]
+
+    model.register_forward_pre_hook(take_request, with_kwargs=True)
+    head.forward = MethodType(score, head)
+
+
+def _weights(head: nn.Module) -> tuple[Tensor, Tensor | None]:
+    return head.weight, getattr(head, "bias", None)
+
+
+def score_batch(model: nn.Module, batch: dict[str, Any]) -> TokenScores:
+    """Run a packed batch through a prepared model.
+
+    Args:
+        model: Prepared by ``prepare_packed``, possibly wrapped for adapters or several processes.
+        batch: As ``layout.build_batch`` makes it, as tensors; ``score_weights`` is not used.
+
+    Returns:
+        Scores of the batch's N scored tokens.
+    """
+    inputs = {name: value for name, value in batch.items() if name != "score_weights"}
+    scores_N3 = model(**inputs).logits[0]
+    return TokenScores(*scores_N3.unbind(-1))

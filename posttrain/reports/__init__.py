@@ -1,0 +1,1 @@
+"""Run folder -> what people look at: HTML pages, terminal tables, comparisons, single examples."""

@@ -1,0 +1,223 @@
+"""Plots as SVG text that lies in the page itself and takes the page's colours, dark mode included.
+
+Text stays text, so the page's fonts show it; no words of a user go into a plot, only numbers and
+names of stages and tasks. Equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+Axes = Any
+
+# Drawn in colours that occur nowhere else, then replaced by the variables of the style sheet.
+_INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
+_COLOURS = ("#040404", "#050505", "#060606", "#070707")
+_VARIABLES = {
+    _INK: "--ink",
+    _MUTED: "--muted",
+    _GRID: "--grid",
+    **{colour: f"--series-{i}" for i, colour in enumerate(_COLOURS, 1)},
+}
+_STYLE = {
+    "svg.hashsalt": "posttrain",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _MUTED,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,
+}
+_MOST_POINTS = 500
+
+
+@dataclass(frozen=True)
+class Line:
+    """One course over the steps."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    sparse: bool = False
+    """Few points, each worth a mark."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An estimate with its interval."""
+
+    label: str
+    value: float
+    interval: tuple[float, float]
+    series: int
+    """Colour; one per model."""
+
+
+def draw_lines(title: str, lines: Sequence[Line], *, percent: bool = False) -> Markup:
+    """Draw values over steps.
+
+    A course of more than 500 points is drawn as the mean of neighbours inside a band from their
+    smallest to their largest, so that a spike stays in sight.
+
+    Args:
+        title: What is drawn, with its unit.
+        lines: At least one, each with at least one point.
+        percent: Whether the values are shares of 1.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def paint(axes: Axes) -> None:
+        for line, colour in zip(lines, _COLOURS, strict=False):
+            _draw_line(axes, line, colour)
+        if percent:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        if len(lines) > 1:
+            axes.legend(loc="best", fontsize=8.5)
+        axes.set_xlabel("step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(x=0.02)
+
+    return _render(paint, title, (4.7, 2.7))
+
+
+def _draw_line(axes: Axes, line: Line, colour: str) -> None:
+    steps, values = np.asarray(line.steps), np.asarray(line.values)
+    if len(steps) > _MOST_POINTS:
+        parts = np.array_split(np.arange(len(steps)), _MOST_POINTS)
+        low = [values[p].min() for p in parts]
+        high = [values[p].max() for p in parts]
+        steps = np.array([steps[p].mean() for p in parts])
+        axes.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
+        values = np.array([values[p].mean() for p in parts])
+    marker = "o" if line.sparse or len(steps) == 1 else None
+    axes.plot(steps, values, color=colour, label=line.label, marker=marker, markersize=4)
+
+
+def draw_bars(title: str, bars: Sequence[Bar]) -> Markup:
+    """Draw shares of 1 as horizontal bars with their 95 % intervals.
+
+    Args:
+        title: What is drawn.
+        bars: At least one, from top to bottom.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def paint(axes: Axes) -> None:
+        for place, bar in enumerate(bars):
+            colour = _COLOURS[bar.series % len(_COLOURS)]
+            low, high = bar.interval
+            axes.barh(place, bar.value, height=0.62, color=colour, alpha=0.3)
+            axes.plot([low, high], [place, place], color=colour, linewidth=2.4)
+            axes.plot([bar.value], [place], color=colour, marker="o", markersize=6)
+            text = f"{100 * bar.value:.1f} %"
+            axes.text(high + 0.015, place, text, va="center", color=_INK, fontsize=9)
+        axes.set_yticks(range(len(bars)), [_plain(bar.label) for bar in bars])
+        axes.tick_params(axis="y", labelcolor=_INK)
+        axes.set_ylim(len(bars) - 0.4, -0.6)
+        axes.set_xlim(0, min(1.0, max(bar.interval[1] for bar in bars) * 1.1) + 0.1)
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+
+    return _render(paint, title, (9.2, 0.95 + 0.34 * len(bars)))
+
+
+def draw_histogram(
+    title: str, counts: Sequence[float], edges: Sequence[float], marks: dict[str, float]
+) -> Markup:
+    """Draw a finished histogram with marked places.
+
+    Args:
+        title: What is counted.
+        counts: Height of each bin.
+        edges: Bounds of the bins, one more than counts.
+        marks: Name and place of vertical lines.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def paint(axes: Axes) -> None:
+        axes.stairs(counts, edges, fill=True, color=_COLOURS[0], alpha=0.55)
+        top = max([*counts, 1])
+        for i, (name, place) in enumerate(marks.items()):
+            axes.axvline(place, color=_MUTED, linewidth=1, linestyle=(0, (3, 2)))
+            axes.text(place, top * (1.06 + 0.1 * (i % 2)), name, color=_MUTED, fontsize=8)
+        axes.set_ylim(0, top * 1.25)
+        axes.set_xlabel("tokens per example")
+        axes.set_ylabel("examples")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+
+    return _render(paint, title, (9.2, 2.7))
+
+
+def _render(paint: Callable[[Axes], None], title: str, inches: tuple[float, float]) -> Markup:
+    # "default" first: a matplotlibrc of the user must not change what a report looks like.
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=inches, layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        axes.set_title(_plain(title))
+        buffer = io.StringIO()
+        blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=blank)
+    return _clean(buffer.getvalue(), title)
+
+
+def _clean(svg: str, title: str) -> Markup:
+    """Make a file into an element: no prolog, no ids that the next plot would repeat."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # A style element in an inline image would hold for the whole page.
+    svg = re.sub(r"<style.*?</style>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    opening = re.search(r'viewBox="([^"]*)"', svg)
+    assert opening
+    head = f'<svg viewBox="{opening[1]}" role="img" aria-label="{escape(title)}">'
+    svg = head + svg[svg.index(">") + 1 :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return Markup(svg.strip())  # noqa: S704 - made here; its only free text is escaped by matplotlib
+
+
+def _plain(text: str) -> str:
+    """Keep what the plot's own font can show."""
+    return text.encode("ascii", "replace").decode("ascii")

@@ -1,0 +1,208 @@
+"""The numbers a run is judged by, taken together from its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.errors import DataError
+from posttrain.evaluation.statistics import compare_paired, wilson_interval
+from posttrain.logs import format_bytes, format_duration
+from posttrain.reports import formatting
+from posttrain.reports.folders import Row, RunFolder, StageFolder, TaskFolder
+
+
+@dataclass(frozen=True)
+class Score:
+    """Result of one task in one evaluate stage."""
+
+    task: TaskFolder
+    stage: str
+    role: str
+    """``base`` before any training, ``tuned`` after it; empty in a run that trains nothing."""
+    correct: int
+    problems: int
+    accuracy: float
+    interval: tuple[float, float]
+
+    @property
+    def text(self) -> str:
+        """Accuracy with its interval."""
+        accuracy = formatting.format_percent(self.accuracy)
+        return f"{accuracy} ({formatting.format_interval(self.interval)})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired difference of the last score to the one it is compared with."""
+
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    wins: int
+    losses: int
+    total: int
+
+    @property
+    def text(self) -> str:
+        """Difference with its interval."""
+        return formatting.format_difference(self.value, self.interval)
+
+    @property
+    def direction(self) -> str:
+        """``better``, ``worse``, or ``same`` where chance explains it."""
+        if self.p_value >= 0.05:
+            return "same"
+        return "better" if self.value > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """One task over all evaluate stages of a run."""
+
+    label: str
+    scores: tuple[Score, ...]
+    before: Score | None
+    """What the last score is compared with."""
+    difference: Difference | None
+
+    @property
+    def last(self) -> Score:
+        """The latest model's score."""
+        return self.scores[-1]
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A line of the result table."""
+
+    label: str
+    cells: tuple[str, ...]
+    """One per task; one in all where the line is about training."""
+
+
+def collect_outcomes(run: RunFolder) -> list[TaskOutcome]:
+    """Gather the scores of every task of a run, in the order of the recipe."""
+    scores: dict[str, list[Score]] = {}
+    role = "base" if any(stage.is_training for stage in run.stages) else ""
+    for stage in run.stages:
+        role = "tuned" if stage.is_training else role
+        measured = "base" if role and stage.settings.get("model_from") == "base" else role
+        for task in stage.tasks:
+            if task.results:
+                scores.setdefault(task.label, []).append(_build_score(task, stage, measured))
+    return [_build_outcome(label, found) for label, found in scores.items()]
+
+
+def _build_score(task: TaskFolder, stage: StageFolder, role: str) -> Score:
+    results = task.results
+    try:
+        correct, problems = int(results["correct"]), int(results["problems"])
+        low, high = results.get("interval") or wilson_interval(correct, problems)
+        accuracy = float(results.get("accuracy", correct / max(problems, 1)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{task.path / 'results.json'}: not the results of an evaluation: {error!r}"
+        ) from error
+    return Score(task, stage.name, role, correct, problems, accuracy, (float(low), float(high)))
+
+
+def _build_outcome(label: str, scores: list[Score]) -> TaskOutcome:
+    last, earlier = scores[-1], scores[:-1]
+    stated = last.task.results.get("comparison")
+    if stated:
+        before = next((s for s in earlier if s.stage == stated.get("other")), None)
+        low, high = stated["interval"]
+        numbers = [stated[key] for key in ("p_value", "wins", "losses", "total")]
+        difference = Difference(float(stated["difference"]), (low, high), *numbers)
+        return TaskOutcome(label, tuple(scores), before, difference)
+    first = earlier[0] if earlier else None
+    found = _pair(last.task, first.task) if first else None
+    return TaskOutcome(label, tuple(scores), first, found)
+
+
+def _pair(last: TaskFolder, first: TaskFolder) -> Difference | None:
+    """Compare two tasks' answers, where both kept them for the same problems."""
+    sides = [{r.get("id"): bool(r.get("correct")) for r in t.load_records()} for t in (last, first)]
+    if not sides[0] or sides[0].keys() != sides[1].keys():
+        return None
+    found = compare_paired(list(sides[0].values()), [sides[1][i] for i in sides[0]])
+    return Difference(
+        found.difference, found.interval, found.p_value, found.wins, found.losses, found.total
+    )
+
+
+def list_accuracy_rows(outcomes: list[TaskOutcome]) -> list[ResultRow]:
+    """Lines about accuracy, with a cell per task; empty cells where a task lacks the number."""
+    rows: dict[str, dict[str, str]] = {}
+    for outcome in outcomes:
+        shown = [s for s in (outcome.before, outcome.last) if s]
+        for score in shown:
+            rows.setdefault(_score_label(score, shown), {})[outcome.label] = score.text
+        if outcome.difference:
+            for label, text in _difference_lines(outcome.difference):
+                rows.setdefault(label, {})[outcome.label] = text
+    labels = [outcome.label for outcome in outcomes]
+    ordered = sorted(rows, key=_row_rank)
+    return [ResultRow(n, tuple(rows[n].get(label, "") for label in labels)) for n in ordered]
+
+
+def _score_label(score: Score, shown: list[Score]) -> str:
+    unclear = len({s.role for s in shown}) < len(shown)
+    name = score.stage if unclear else score.role
+    return f"Accuracy, {name}" if name else "Accuracy"
+
+
+def _difference_lines(difference: Difference) -> Iterable[tuple[str, str]]:
+    yield "Paired difference", difference.text
+    wins, losses, total = difference.wins, difference.losses, difference.total
+    changes = f"{wins} gained, {losses} lost of {total}"
+    p_value = formatting.format_p_value(difference.p_value).removeprefix("= ")
+    yield "p value, exact McNemar", f"{p_value}; {changes}"
+
+
+def _row_rank(label: str) -> int:
+    last = ("Accuracy, base", "Accuracy", "Paired difference", "p value")
+    return next(i for i, start in enumerate(last) if label.startswith(start))
+
+
+def list_training_rows(run: RunFolder) -> list[ResultRow]:
+    """Lines about speed, amount, memory and time, over all training stages that have begun."""
+    stages = run.training_stages
+    totals = [_stage_totals(stage) for stage in stages]
+    seconds = _sum(total.get("seconds") for total in totals)
+    peaks = [s.outcome.get("peak_memory_bytes") or 0 for s in stages or run.stages]
+    whole = _sum(s.outcome.get("seconds") or _stage_totals(s).get("seconds") for s in run.stages)
+    unfinished = any(stage.state == "unfinished" for stage in stages)
+    note = " so far" if unfinished else ""
+    trained = _sum(total.get("trained_tokens") for total in totals)
+    rows = [
+        ("Tokens per second", _speed(totals)),
+        ("Supervised tokens", trained and formatting.format_count(trained) + note),
+        ("Peak memory", max(peaks, default=0) and format_bytes(max(peaks))),
+        ("Training time", seconds and format_duration(seconds) + note),
+        ("Total time", whole and format_duration(whole) + note),
+    ]
+    return [ResultRow(label, (text,)) for label, text in rows if text]
+
+
+def _stage_totals(stage: StageFolder) -> Row:
+    """Closing numbers of a stage, or those of its last logged step while it is unfinished."""
+    if stage.outcome:
+        return {**stage.summary, "seconds": stage.outcome.get("seconds")}
+    return stage.metrics.training[-1] if stage.metrics.training else {}
+
+
+def _speed(totals: list[Row]) -> str:
+    """Write the tokens per second; of several stages those of the last one."""
+    known = [total for total in totals if total.get("tokens_per_second")]
+    if not known:
+        return ""
+    text = formatting.format_count(known[-1]["tokens_per_second"])
+    supervised = known[-1].get("trained_tokens_per_second")
+    return text + (f" ({formatting.format_count(supervised)} supervised)" if supervised else "")
+
+
+def _sum(values: Iterable[Any]) -> float:
+    return float(sum(value for value in values if value))

@@ -1,0 +1,115 @@
+"""Graded answers chosen for people to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.reports.folders import Row, TaskFolder
+
+_HOW_FOUND = {
+    "marker": "after the answer marker",
+    "last_number": "the last number of the text",
+    "none": "no answer found",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model wrote on one problem."""
+
+    who: str
+    completion: str
+    answer: str | None
+    found: str
+    """Where in the text the answer was found."""
+    correct: bool
+    verdict: str
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A problem with the answers of the models that met it."""
+
+    identity: str
+    question: str
+    reference: str
+    prompt: tuple[tuple[str, str], ...]
+    """Role and text of every message; empty where the question is all of it."""
+    answers: tuple[Answer, ...]
+
+
+def choose_samples(task: TaskFolder, others: Sequence[tuple[str, TaskFolder]]) -> list[Sample]:
+    """Choose three problems, two answered right and one wrong where there are such.
+
+    They are the first ones in the order of the file, so that nobody picked the good ones.
+
+    Args:
+        task: Its answers decide on right and wrong.
+        others: Name and folder of every model to show, ``task`` itself included, left to right.
+
+    Returns:
+        Up to three samples, in the order of the file.
+    """
+    records = task.load_records()
+    right = [i for i, r in enumerate(records) if r.get("correct")]
+    wrong = [i for i, r in enumerate(records) if not r.get("correct")]
+    chosen = [*right[:2], *wrong[:1]]
+    chosen += [*right[2:], *wrong[1:]][: 3 - len(chosen)]
+    wanted = {records[i].get("id") for i in chosen}
+    sides = [(who, _index_records(other, wanted)) for who, other in others]
+    return [_build_sample(records[i], sides) for i in sorted(chosen)]
+
+
+def _index_records(task: TaskFolder, wanted: set[Any]) -> dict[Any, Row]:
+    return {r.get("id"): r for r in task.load_records() if r.get("id") in wanted}
+
+
+def _build_sample(record: Row, sides: Sequence[tuple[str, dict[Any, Row]]]) -> Sample:
+    messages = [m for m in record.get("prompt") or [] if isinstance(m, dict)]
+    prompt = tuple((str(m.get("role", "")), message_text(m)) for m in messages)
+    identity = record.get("id")
+    return Sample(
+        str(identity),
+        find_question(record),
+        str(record.get("reference", "")),
+        prompt if len(prompt) > 1 else (),
+        tuple(build_answer(who, rows[identity]) for who, rows in sides if identity in rows),
+    )
+
+
+def find_question(record: Row) -> str:
+    """Return the last user message of a record's prompt; empty where there is none."""
+    messages = [m for m in record.get("prompt") or [] if isinstance(m, dict)]
+    users = [m for m in messages if m.get("role") == "user"]
+    return message_text((users or messages or [{}])[-1])
+
+
+def message_text(message: Row) -> str:
+    """Return a message's text; of a message without text its tool calls as JSON."""
+    content = message.get("content")
+    if isinstance(content, str) and content:
+        return content
+    rest = content or message.get("tool_calls")
+    return json.dumps(rest, ensure_ascii=False, indent=1) if rest else ""
+
+
+def build_answer(who: str, record: Row) -> Answer:
+    """Make a record readable."""
+    correct = bool(record.get("correct"))
+    error = record.get("error")
+    answer = record.get("answer")
+    parse = str(record.get("parse", ""))
+    tokens = record.get("completion_tokens")
+    return Answer(
+        who,
+        str(record.get("completion", "")),
+        None if answer is None else str(answer),
+        _HOW_FOUND.get(parse, parse),
+        correct,
+        "right" if correct else str(error or "wrong"),
+        int(tokens) if isinstance(tokens, int | float) else None,
+    )

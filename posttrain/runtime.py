@@ -1,0 +1,145 @@
+"""Seeds, devices, threads, memory, and a snapshot of the environment. torch loads on demand."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import random
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_REPORTED_PACKAGES = (
+    "posttrain", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a run computes on; fixed for its whole life, so that a resumed run is the same run."""
+
+    device: str
+    """``cpu`` or ``cuda``."""
+    precision: str
+    """``fp32`` or ``bf16``."""
+    threads: int
+    """CPU threads of torch."""
+    reason: str
+    """How it was chosen, for people."""
+
+    def apply(self) -> None:
+        """Set torch's thread count."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+
+
+def choose_compute(device: str, precision: str, threads: str | int) -> Compute:
+    """Settle every ``auto`` by looking or by a measurement of about a second.
+
+    On a CPU the thread count and number format that do a training-shaped piece of work fastest
+    win: more threads than free cores, or bf16 without hardware for it, are slower by 2 to 50 times.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        threads: ``auto`` or a number.
+
+    Returns:
+        The choice with its reason.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        chosen = precision if precision != "auto" else "bf16"
+        count = torch.get_num_threads() if threads == "auto" else int(threads)
+        return Compute("cuda", chosen, count, torch.cuda.get_device_name())
+    cores = count_cores()
+    counts = [int(threads)] if threads != "auto" else sorted({1, max(1, cores // 2), cores})
+    formats = [precision] if precision != "auto" else ["fp32", "bf16"]
+    if len(counts) * len(formats) == 1:
+        return Compute("cpu", formats[0], counts[0], "as the recipe says")
+    seconds = {(n, f): _time_training_work(n, f) for n in counts for f in formats}
+    best = min(seconds, key=lambda choice: seconds[choice])
+    parts = [f"{n} thr {f} {1000 * s:.0f} ms" for (n, f), s in seconds.items()]
+    return Compute("cpu", best[1], best[0], "measured: " + ", ".join(parts))
+
+
+def _time_training_work(threads: int, precision: str) -> float:
+    """Seconds for a forward and backward pass of a small two-layer network, the best of three."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x_TD = torch.randn(2048, 192)
+        weights = [torch.randn(192, 512, requires_grad=True) for _ in range(2)]
+        best = float("inf")
+        for _ in range(4):
+            start = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                hidden = torch.nn.functional.silu(x_TD @ weights[0]) * (x_TD @ weights[1])
+                loss = torch.nn.functional.rms_norm(hidden, (512,)).float().square().sum()
+            loss.backward()
+            best = min(best, time.perf_counter() - start)
+            if time.perf_counter() - start > 0.5:  # hopeless already; do not make the user wait
+                break
+        return best
+    finally:
+        torch.set_num_threads(before)
+
+
+def count_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def find_package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on; absent ones are left out."""
+    versions = {}
+    for name in _REPORTED_PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def describe_environment(compute: Compute | None = None) -> dict[str, Any]:
+    """Describe hardware and software of this process, without any secret or user name."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": count_cores(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "packages": find_package_versions(),
+        "compute": asdict(compute) if compute else None,
+    }
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks and writes for all of a distributed run."""
+    return int(os.environ.get("RANK", "0")) == 0

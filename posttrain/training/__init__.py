@@ -1,0 +1,1 @@
+"""Training stages: one transformers.Trainer subclass on the packed layout, one file a stage."""

@@ -1,0 +1,91 @@
+"""It did really train: checks that stop a run which only looks healthy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from posttrain.errors import NonFiniteError, VerificationError
+
+
+def check_trainable(model: Any) -> tuple[int, int]:
+    """Count parameters and refuse a model without trainable ones.
+
+    Returns:
+        Trainable and total parameters; tied weights count once.
+
+    Raises:
+        VerificationError: Nothing is trainable.
+    """
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not trainable:
+        raise VerificationError("no parameter of the model is trainable; training would do nothing")
+    return trainable, sum(p.numel() for p in model.parameters())
+
+
+def check_gradients(model: Any, step: int) -> None:
+    """Look at the gradients before they are applied.
+
+    Args:
+        model: After the backward pass of a whole step.
+        step: Optimizer steps done before this one.
+
+    Raises:
+        NonFiniteError: A gradient is NaN or infinite; the weights are untouched.
+        VerificationError: In the first step, no gradient at all is different from 0.
+    """
+    gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
+    if not gradients:
+        raise VerificationError(f"step {step + 1}: no trainable parameter received a gradient")
+    total = torch.stack(torch._foreach_norm(gradients)).float().sum()
+    if not torch.isfinite(total):
+        bad = [n for n, p in model.named_parameters() if _is_bad(p.grad)]
+        raise NonFiniteError(
+            f"step {step + 1}: the gradient of {bad[0]} and {len(bad) - 1} others is not finite; "
+            "the update was not applied",
+            hint="lower the learning rate, or look at the rows with posttrain inspect",
+        )
+    if step == 0 and total == 0:
+        raise VerificationError("step 1: every gradient is 0; the loss depends on nothing trainable")
+
+
+def _is_bad(gradient: torch.Tensor | None) -> bool:
+    return gradient is not None and not bool(torch.isfinite(gradient).all())
+
+
+class WeightWatch:
+    """Remembers a fingerprint of the trainable weights, to prove that they moved.
+
+    Args:
+        model: Before training.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._before = _fingerprint(model)
+
+    def check_moved(self, model: Any) -> float:
+        """Compare with the weights after training.
+
+        Returns:
+            Share of trainable tensors that changed, 0 to 1.
+
+        Raises:
+            VerificationError: None changed.
+        """
+        after = _fingerprint(model)
+        moved = sum(self._before[name] != value for name, value in after.items())
+        if not moved:
+            raise VerificationError(
+                "training ended and no trainable weight has changed",
+                hint="check the learning rate and what is trainable",
+            )
+        return moved / len(after)
+
+
+def _fingerprint(model: Any) -> dict[str, tuple[float, float]]:
+    return {
+        name: (float(p.detach().double().sum()), float(p.detach().double().norm()))
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }

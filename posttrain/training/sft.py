@@ -1,0 +1,181 @@
+"""Supervised fine-tuning, full or through adapters: the assistant's turns, packed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from posttrain.checkpoints import FoundCheckpoint, find_checkpoint, write_manifest
+from posttrain.data.prepare import PreparedData, prepare_data
+from posttrain.errors import InterruptedRunError
+from posttrain.files import publish_folder
+from posttrain.logs import say
+from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.load import load_model, load_tokenizer
+from posttrain.models.lora import add_lora
+from posttrain.models.packed import check_packable, prepare_packed
+from posttrain.runtime import set_seed
+from posttrain.tracking import MetricsRecorder
+from posttrain.training.arguments import build_arguments
+from posttrain.training.batches import PlannedBatches, Schedule, build_schedule
+from posttrain.training.guards import WeightWatch, check_trainable
+from posttrain.training.interrupt import catch_stop_signals
+from posttrain.training.stage import TrainingJob, TrainingSummary
+from posttrain.training.trainer import PackedTrainer
+
+
+def train_sft(job: TrainingJob) -> TrainingSummary:
+    """Run or resume supervised fine-tuning; the model ends up in ``job.final``.
+
+    Args:
+        job: The stage with everything it needs.
+
+    Returns:
+        Figures of the run.
+
+    Raises:
+        PosttrainError: Any of its kinds; an interruption after saving is one.
+    """
+    tokenizer = load_tokenizer(job.recipe.model)
+    data = prepare_data(job.stage.data, tokenizer)
+    describe_data(data)
+    _copy_data_report(data, job.folder / "data")
+    schedule = build_schedule(data.train, job.stage, seed=job.recipe.seed)
+    model = build_model(job)
+    trainable, total = check_trainable(model)
+    found = find_checkpoint(job.checkpoints)
+    _say_start(job, schedule, trainable, total, found)
+    watch = WeightWatch(model)
+    with (
+        MetricsRecorder(job.folder, found.step if found else 0) as recorder,
+        catch_stop_signals() as stop,
+    ):
+        trainer = PackedTrainer(
+            model=model,
+            args=build_arguments(
+                job.stage,
+                folder=job.folder,
+                compute=job.compute,
+                steps=schedule.steps,
+                seed=job.recipe.seed,
+                validate=len(data.validation) > 0,
+            ),
+            dataset=PlannedBatches(data.train, schedule.batches),
+            schedule=schedule,
+            validation=_validation_batches(job, data),
+            checkpoints=job.checkpoints,
+            keep_last=job.stage.keep_last,
+            recorder=recorder,
+            stop=stop,
+            tokenizer=tokenizer,
+        )
+        trainer.train(resume_from_checkpoint=str(found.path) if found else None)
+    if trainer.state.global_step < schedule.steps:
+        raise InterruptedRunError(
+            f"stopped after step {trainer.state.global_step} of {schedule.steps}; all is saved",
+            hint=f"go on with: {job.command}",
+        )
+    moved = watch.check_moved(model)
+    with publish_folder(job.final) as folder:
+        trainer.save_model(str(folder), _internal_call=True)
+        write_manifest(folder, {"step": schedule.steps})
+    return _summarize(trainer, schedule, (trainable, total), moved)
+
+
+def build_model(job: TrainingJob) -> Any:
+    """Load the model for training: packed attention, scoring head, adapters where asked for."""
+    register_attention()
+    attention, reason = choose_attention(job.recipe.model.attention, job.compute.device)
+    say(f"attention: {attention} ({reason})")
+    set_seed(job.recipe.seed)
+    model = load_model(job.recipe.model, attention=f"posttrain_{attention}", dtype="float32")
+    check_packable(model.config)
+    model.config.use_cache = False
+    prepare_packed(model)
+    if job.stage.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return add_lora(model, job.recipe.lora) if job.recipe.tuning == "lora" else model
+
+
+def describe_data(data: PreparedData) -> None:
+    """Say what became of every row, and what the mask audit found."""
+    report = data.report
+    for source in report["sources"]:
+        say(f"data: {source['path']}: {source['rows']:,} rows, {source['format']}"
+            f" ({source['evidence']})")
+    rejected = sum(report["rejects"].values())
+    say(
+        f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
+        f"{report['examples']['validation']:,} validation + {report['test_rows']:,} test + "
+        f"{rejected:,} not used" + (" (from the cache)" if data.reused else "")
+    )
+    for reason, count in report["rejects"].items():
+        say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
+    if contamination := report["contamination"]:
+        say(
+            f"contamination: {contamination['matched_rows']:,} of "
+            f"{contamination['training_rows']:,} training rows are among "
+            f"{contamination['evaluation_problems']:,} evaluation problems: "
+            f"{_ACTIONS[contamination['action']]}"
+        )
+    say(
+        f"data: {report['tokens']:,} tokens, {report['trained_tokens']:,} of them trained "
+        f"({report['trained_tokens'] / report['tokens']:.0%})"
+    )
+    for check in report["audit"]:
+        say(f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
+            f"{check['checked']:,} pass")
+
+
+_ACTIONS = {"drop": "dropped", "report": "kept, as the recipe says", "error": "none"}
+
+
+def _copy_data_report(data: PreparedData, folder: Path) -> None:
+    with publish_folder(folder) as building:
+        for name in ("report.json", "rejects.jsonl", "test.jsonl"):
+            shutil.copyfile(data.folder / name, building / name)
+
+
+def _say_start(
+    job: TrainingJob, schedule: Schedule, trainable: int, total: int, found: FoundCheckpoint | None
+) -> None:
+    say(
+        f"training: {job.recipe.tuning}, {trainable:,} of {total:,} parameters; "
+        f"{len(schedule.batches):,} batches of up to {job.stage.batch_tokens:,} tokens, "
+        f"{schedule.steps:,} steps; {job.compute.device} {job.compute.precision} with "
+        f"{job.compute.threads} threads"
+    )
+    if found is None:
+        return
+    for line in found.skipped:
+        say(f"checkpoint passed over: {line}")
+    say(f"going on from step {found.step} of {schedule.steps} ({found.path})")
+
+
+def _validation_batches(job: TrainingJob, data: PreparedData) -> PlannedBatches | None:
+    if not len(data.validation):
+        return None
+    once = job.stage.model_copy(update={"epochs": 1.0, "steps": None})
+    return PlannedBatches(data.validation, build_schedule(data.validation, once, seed=0).batches)
+
+
+def _summarize(
+    trainer: PackedTrainer, schedule: Schedule, parameters: tuple[int, int], moved: float
+) -> TrainingSummary:
+    """Add up what was done; speeds are of this process's own share of the steps."""
+    tokens, trained_tokens, _ = schedule.done(schedule.steps)
+    seconds, steps_before = trainer.training_seconds, trainer.first_step
+    before = schedule.done(steps_before)
+    return TrainingSummary(
+        steps=schedule.steps,
+        tokens=tokens,
+        trained_tokens=trained_tokens,
+        tokens_per_second=(tokens - before[0]) / seconds,
+        trained_tokens_per_second=(trained_tokens - before[1]) / seconds,
+        loss_first=trainer.first_loss,
+        loss_last=trainer.last_loss,
+        trainable_parameters=parameters[0],
+        total_parameters=parameters[1],
+        moved_share=moved,
+    )

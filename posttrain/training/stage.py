@@ -1,0 +1,51 @@
+"""What every training stage is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from posttrain.config.recipe import Recipe
+from posttrain.config.train import SftStage
+from posttrain.runtime import Compute
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training stage, ready to run."""
+
+    recipe: Recipe
+    """With every path settled and ``model.path`` the model to start from."""
+    stage: SftStage
+    folder: Path
+    """The stage's folder."""
+    compute: Compute
+    command: str
+    """What to type to go on after a stop."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the stage's checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """Folder of the finished model."""
+        return self.folder / "final"
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a finished stage amounts to, for tables and reports."""
+
+    steps: int
+    tokens: int
+    trained_tokens: int
+    tokens_per_second: float
+    trained_tokens_per_second: float
+    loss_first: float | None
+    loss_last: float | None
+    trainable_parameters: int
+    total_parameters: int
+    moved_share: float
+    """Share of trainable tensors that changed."""

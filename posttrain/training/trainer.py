@@ -1,0 +1,265 @@
+"""The one trainer: transformers.Trainer, taught the packed batch and atomic checkpoints.
+
+What happens in a step, in order: the batches of one optimizer step are drawn and their loss
+weights summed (`_get_num_items_in_batch`); each batch is scored and its share of the loss goes
+backward (`compute_loss`); gradients are clipped by transformers, checked (`StepWatch`), applied;
+metrics are logged (`log`), validation measured (`evaluate`), a checkpoint written
+(`_save_checkpoint`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from posttrain.checkpoints import prune_checkpoints, write_checkpoint
+from posttrain.errors import NonFiniteError
+from posttrain.logs import format_duration, say
+from posttrain.models.packed import score_batch
+from posttrain.objectives.language import weighted_nll
+from posttrain.tracking import MetricsRecorder
+from posttrain.training.batches import PlannedBatches, Schedule, take_only
+from posttrain.training.guards import check_gradients
+from posttrain.training.interrupt import StopRequest
+
+
+@dataclass
+class _Window:
+    """Sums over the batches since the last log line."""
+
+    started: float = field(default_factory=time.perf_counter)
+    weight: float = 0.0
+    correct: float = 0.0
+    entropy: float = 0.0
+
+
+class PackedTrainer(Trainer):
+    """Trains a prepared causal model on packed batches.
+
+    Args:
+        model: Prepared by ``models.packed.prepare_packed``.
+        args: Of ``training.arguments.build_arguments``.
+        dataset: All batches of the stage, in order.
+        schedule: What they add up to.
+        validation: Batches to watch, or none.
+        checkpoints: Folder for checkpoints.
+        keep_last: Checkpoints to keep.
+        recorder: Where metrics go.
+        stop: Asked after every step.
+        tokenizer: Saved with every checkpoint.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a training stage, built apart and joined here
+        self,
+        *,
+        model: Any,
+        args: Any,
+        dataset: PlannedBatches,
+        schedule: Schedule,
+        validation: PlannedBatches | None,
+        checkpoints: Path,
+        keep_last: int,
+        recorder: MetricsRecorder,
+        stop: StopRequest,
+        tokenizer: Any,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=dataset,
+            eval_dataset=validation,
+            data_collator=take_only,
+            processing_class=tokenizer,
+            callbacks=[StepWatch(stop, self.start_clock)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        # compute_loss divides by the whole step's loss weight; nothing may divide again.
+        self.model_accepts_loss_kwargs = True
+        self.schedule = schedule
+        self.recorder = recorder
+        self.checkpoints = checkpoints
+        self.keep_last = keep_last
+        self.first_loss: float | None = None
+        self.last_loss: float | None = None
+        self._window = _Window()
+        self._start_time = time.perf_counter()
+        self.first_step = self._logged_step = 0
+        self._validated: tuple[int, dict[str, float]] = (-1, {})
+        self._saved_step = -1
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Take batches in the planned order; the shuffling is in the plan."""
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor | None:
+        """Sum the loss weights of one optimizer step over its batches and all processes."""
+        if not batch_samples:
+            return None
+        weights = torch.stack([batch["score_weights"].sum() for batch in batch_samples])
+        total = weights.sum().to(device)
+        if self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Loss of one batch as its share of the step's mean loss per unit of weight."""
+        batch = dict(inputs)
+        number = batch.pop("number")
+        scores = score_batch(model, batch)
+        weights_N = batch["score_weights"]
+        loss = weighted_nll(scores.logprobs_N, weights_N, total_weight=num_items_in_batch)
+        if not torch.isfinite(loss):
+            rows = self.train_dataset.origins(number)
+            raise NonFiniteError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; no update was "
+                f"applied. The batch holds {', '.join(rows[:5])} and {max(0, len(rows) - 5)} others",
+                hint="lower the learning rate, or look at these rows with posttrain inspect",
+            )
+        self._window.correct += float((scores.correct_N.detach() * weights_N).sum())
+        self._window.entropy += float((scores.entropy_N.detach() * weights_N).sum())
+        self._window.weight += float(weights_N.sum())
+        # Gradients are averaged over processes; the sum is wanted.
+        return loss * self.args.world_size
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record training metrics and say how far the run is."""
+        if "loss" not in logs:  # transformers' own end-of-run summary
+            return
+        step = self.state.global_step
+        tokens, trained_tokens, epoch = self.schedule.done(step)
+        window, self._window = self._window, _Window()
+        seconds = max(time.perf_counter() - window.started, 1e-9)
+        tokens_before, trained_before, _ = self.schedule.done(self._logged_step)
+        self.last_loss = logs["loss"]
+        if self.first_loss is None:
+            self.first_loss = logs["loss"]
+        values = {
+            "epoch": epoch,
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm", 0.0),
+            "token_accuracy": window.correct / max(window.weight, 1e-9),
+            "entropy": window.entropy / max(window.weight, 1e-9),
+            "tokens": tokens,
+            "trained_tokens": trained_tokens,
+            "tokens_per_second": (tokens - tokens_before) / seconds,
+            "trained_tokens_per_second": (trained_tokens - trained_before) / seconds,
+            "seconds": self.training_seconds,
+        }
+        self._logged_step = step
+        self.recorder.record(step, values)
+        self.state.log_history.append({"step": step, "loss": logs["loss"]})
+        self._say_progress(step, values)
+
+    def _say_progress(self, step: int, values: dict[str, float]) -> None:
+        per_step = self.training_seconds / max(step - self.first_step, 1)
+        left = per_step * (self.state.max_steps - step)
+        say(
+            f"step {step}/{self.state.max_steps}  epoch {values['epoch']:.2f}  "
+            f"loss {values['loss']:.4f}  token accuracy {values['token_accuracy']:.1%}  "
+            f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.2f}  "
+            f"{values['tokens_per_second']:,.0f} tokens/s  {format_duration(left)} left"
+        )
+
+    def start_clock(self) -> None:
+        """Measure time and speed from here."""
+        self._start_time = time.perf_counter()
+        self.first_step = self._logged_step = self.state.global_step
+        self._window = _Window()
+
+    @property
+    def training_seconds(self) -> float:
+        """Time since this process began its first step."""
+        return time.perf_counter() - self._start_time
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Measure the validation loss per unit of weight, and token accuracy."""
+        step = self.state.global_step
+        if self._validated[0] == step:  # transformers asks once more when the last step is done
+            return self._validated[1]
+        self.model.eval()
+        nll = correct = weight = 0.0
+        dataset = self.eval_dataset
+        with torch.no_grad(), self.accelerator.autocast():
+            for index in range(len(dataset)):
+                batch = self._prepare_inputs(dataset[index])
+                batch.pop("number")
+                scores = score_batch(self.model, batch)
+                weights_N = batch["score_weights"]
+                nll -= float((scores.logprobs_N * weights_N).sum())
+                correct += float((scores.correct_N * weights_N).sum())
+                weight += float(weights_N.sum())
+        values = {"validation_loss": nll / weight, "validation_token_accuracy": correct / weight}
+        self.recorder.record(step, values)
+        say(
+            f"step {step}/{self.state.max_steps}  validation loss "
+            f"{values['validation_loss']:.4f}  token accuracy "
+            f"{values['validation_token_accuracy']:.1%}"
+        )
+        self._validated = (step, {"eval_loss": values["validation_loss"]})
+        return self._validated[1]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write weights, optimizer, schedule, random state and trainer state, all or nothing."""
+        step = self.state.global_step
+        if self._saved_step == step:  # transformers asks once more when the last step is done
+            return
+        details = {"world_size": self.args.world_size}
+        with write_checkpoint(self.checkpoints, step, details) as folder:
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+        self._saved_step = step
+        prune_checkpoints(
+            self.checkpoints, keep_last=self.keep_last, best_step=self.state.best_global_step
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle of the arguments: needs arbitrary code to read, and config.json says it all.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+class StepWatch(TrainerCallback):
+    """Checks gradients before each update, and stops a run that was asked to.
+
+    Args:
+        stop: Set by a signal.
+        start_clock: Called when the first step is about to begin.
+    """
+
+    def __init__(self, stop: StopRequest, start_clock: Callable[[], None]) -> None:
+        self.stop = stop
+        self.start_clock = start_clock
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.start_clock()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refuse to apply gradients that are not finite."""
+        check_gradients(kwargs["model"], state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Save and end training where that was asked for."""
+        if self.stop:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
