@@ -1,0 +1,1 @@
+"""The command line: every command, light to start; torch is imported inside commands only."""

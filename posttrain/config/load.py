@@ -11,18 +11,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from posttrain.config.base import Located
+from posttrain.config.chat import ChatConfig
 from posttrain.config.recipe import Recipe
 from posttrain.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 Key = tuple[str | int, ...]
+_Root = TypeVar("_Root", bound=BaseModel)
 
 
 @dataclass
@@ -56,7 +58,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: Any mistake, with file, line, key and what to do.
     """
     document = _load_document(path, ())
-    return _validate(_apply_overrides(document, overrides), str(path))
+    return _validate(_apply_overrides(document, overrides), str(path), Recipe)
 
 
 def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
@@ -70,7 +72,21 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) 
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    return _validate(_apply_overrides(_Document(dict(values)), overrides), source)
+    return _validate(_apply_overrides(_Document(dict(values)), overrides), source, Recipe)
+
+
+def build_chat_config(model: str, overrides: Sequence[str]) -> ChatConfig:
+    """Check the settings of a conversation.
+
+    Args:
+        model: As typed; a relative folder is one of the current folder.
+        overrides: ``key=value`` strings.
+
+    Raises:
+        ConfigError: As ``load_recipe``.
+    """
+    document = _apply_overrides(_Document({"model": _locate(model)}), overrides)
+    return _validate(document, "command line", ChatConfig)
 
 
 def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
@@ -229,9 +245,9 @@ def _find_item(items: list[Any], name: str, place: str) -> int:
     raise ConfigError(f"{place}: no item `{name}`", hint=f"there are: {', '.join(known)}")
 
 
-def _validate(document: _Document, source: str) -> Recipe:
+def _validate(document: _Document, source: str, root: type[_Root]) -> _Root:
     try:
-        return Recipe.model_validate(document.values)
+        return root.model_validate(document.values)
     except ValidationError as error:
         # A list whose items failed is also reported as too short; the items' own lines suffice.
         problems = [
@@ -239,13 +255,15 @@ def _validate(document: _Document, source: str) -> Recipe:
             for problem in error.errors()
             if not (problem["type"] == "too_short" and problem["input"])
         ]
-        lines = [_describe(problem, document, source) for problem in problems]
+        lines = [_describe(problem, document, source, root) for problem in problems]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
-def _describe(problem: Any, document: _Document, source: str) -> str:
+def _describe(
+    problem: Any, document: _Document, source: str, root: type[BaseModel]
+) -> str:
     """One line for one pydantic error: place, key, what is wrong, nearest key."""
-    key, model = _follow(problem["loc"], document.values)
+    key, model = _follow(problem["loc"], document.values, root)
     where = document.find_origin(key) or source
     name = ".".join(str(part) for part in key)
     kind, message = problem["type"], problem["msg"]
@@ -271,14 +289,16 @@ def _describe(problem: Any, document: _Document, source: str) -> str:
     return f"{where}: {label}{message}{shown}"
 
 
-def _follow(loc: Sequence[str | int], values: Any) -> tuple[Key, type[BaseModel] | None]:
+def _follow(
+    loc: Sequence[str | int], values: Any, root: type[BaseModel]
+) -> tuple[Key, type[BaseModel] | None]:
     """Translate a pydantic location to our key, and find the model class that holds its last part.
 
     Pydantic puts names of union members into the location; they are no keys of the file.
     """
     key: list[str | int] = []
-    holder: type[BaseModel] | None = Recipe
-    inside: list[type[BaseModel]] = [Recipe]
+    holder: type[BaseModel] | None = root
+    inside: list[type[BaseModel]] = [root]
     for part in loc:
         if isinstance(part, int):
             values = values[part] if isinstance(values, list) and part < len(values) else None

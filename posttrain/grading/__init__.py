@@ -1,0 +1,1 @@
+"""Text in, verdict out: find the answer, compare it. No torch."""

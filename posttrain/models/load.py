@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,22 @@ def load_model_config(config: ModelConfig) -> Any:
         raise _explain(config.path, "model", error) from error
 
 
-def load_model(config: ModelConfig, *, attention: str, dtype: str) -> Any:
-    """Load a causal language model; adapters saved in the folder are put on.
+def load_model(
+    config: ModelConfig,
+    *,
+    attention: str,
+    dtype: str,
+    prepare: Callable[[Any], None] | None = None,
+    train_adapter: bool = False,
+) -> Any:
+    """Load a causal language model; an adapter folder brings its base model by itself.
 
     Args:
         config: The recipe's model.
         attention: An attention implementation known to transformers.
         dtype: Of the weights, such as ``float32``.
+        prepare: Called with the model itself, before an adapter is put around it.
+        train_adapter: Whether an adapter found in the folder shall be trainable.
 
     Returns:
         The model on the CPU, in evaluation mode.
@@ -100,13 +110,28 @@ def load_model(config: ModelConfig, *, attention: str, dtype: str) -> Any:
     Raises:
         CheckpointError: It cannot be found or read, or weights are missing.
     """
+    place = Path(find_model(config.path))
+    adapter = place / "adapter_config.json"
+    base = config
+    if adapter.is_file():
+        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not name:
+            raise CheckpointError(f"{adapter}: does not name its base model")
+        base = config.model_copy(update={"path": name})
+    model = _load_plain(base, attention=attention, dtype=dtype)
+    if prepare:
+        prepare(model)
+    if adapter.is_file():
+        import peft
+
+        model = peft.PeftModel.from_pretrained(model, str(place), is_trainable=train_adapter)
+    return model.eval()
+
+
+def _load_plain(config: ModelConfig, *, attention: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    name = config.path
-    place = find_model(name)
-    adapter = Path(place) / "adapter_config.json"
-    if adapter.is_file():
-        return _load_adapted(config, adapter, attention=attention, dtype=dtype)
+    place = find_model(config.path)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             place,
@@ -118,25 +143,13 @@ def load_model(config: ModelConfig, *, attention: str, dtype: str) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # safetensors, json and hub errors share no base class
-        raise _explain(name, "model", error) from error
+        raise _explain(config.path, "model", error) from error
     if missing := sorted(loading["missing_keys"]):
         raise CheckpointError(
-            f"model {name}: {len(missing)} weights are missing, such as {missing[0]}",
+            f"model {config.path}: {len(missing)} weights are missing, such as {missing[0]}",
             hint="the folder is incomplete or of another architecture",
         )
-    return model.eval()
-
-
-def _load_adapted(config: ModelConfig, adapter: Path, *, attention: str, dtype: str) -> Any:
-    """Load the base model that an adapter folder names, then the adapter."""
-    import peft
-
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise CheckpointError(f"{adapter}: does not name its base model")
-    plain = config.model_copy(update={"path": base})
-    model = load_model(plain, attention=attention, dtype=dtype)
-    return peft.PeftModel.from_pretrained(model, str(adapter.parent)).eval()
+    return model
 
 
 def _explain(name: str, what: str, error: Exception) -> CheckpointError:

@@ -81,26 +81,22 @@ def _describe_contamination(result: Any) -> Pairs:
         "error": "would have stopped the run",
     }
     action = str(result.get("action", ""))
+    number = formatting.format_number
     matches = [f"{count} by {what}" for what, count in (result.get("matches") or {}).items()]
-    return [
-        (
-            "Evaluation problems searched for",
-            formatting.format_number(result.get("evaluation_problems")),
-        ),
-        ("Training rows searched", formatting.format_number(result.get("training_rows"))),
-        (
-            "Rows found",
-            ", ".join(matches) or formatting.format_number(result.get("matched_rows", 0)),
-        ),
-        ("What became of them", actions.get(action, action) if result.get("matched_rows") else "–"),
+    matched = result.get("matched_rows", 0)
+    pairs = [
+        ("Evaluation problems", number(result.get("evaluation_problems", 0))),
+        ("Training rows searched", number(result.get("training_rows", 0))),
+        ("Rows found", ", ".join(matches) or number(matched)),
     ]
+    return [*pairs, ("They were", actions.get(action, action))] if matched else pairs
 
 
 def _draw_lengths(histogram: Row, lengths: Row) -> Markup | None:
     counts, edges = histogram.get("counts"), histogram.get("edges")
     if not counts or not edges:
         return None
-    names = {"p50": "median", "p99": "99 %"}
+    names = {"p50": "median", "p99": "99 % are shorter"}
     marks = {text: lengths[key] for key, text in names.items() if key in lengths}
     return figures.draw_histogram("Length of the examples", counts, edges, marks)
 

@@ -85,7 +85,9 @@ class Bar:
     """Colour; one per model."""
 
 
-def draw_lines(title: str, lines: Sequence[Line], *, percent: bool = False) -> Markup:
+def draw_lines(
+    title: str, lines: Sequence[Line], *, percent: bool = False, from_zero: bool = False
+) -> Markup:
     """Draw values over steps.
 
     A course of more than 500 points is drawn as the mean of neighbours inside a band from their
@@ -95,6 +97,7 @@ def draw_lines(title: str, lines: Sequence[Line], *, percent: bool = False) -> M
         title: What is drawn, with its unit.
         lines: At least one, each with at least one point.
         percent: Whether the values are shares of 1.
+        from_zero: Whether the axis starts at 0, for values that have no other meaningful start.
 
     Returns:
         An ``<svg>`` element.
@@ -103,8 +106,9 @@ def draw_lines(title: str, lines: Sequence[Line], *, percent: bool = False) -> M
     def paint(axes: Axes) -> None:
         for line, colour in zip(lines, _COLOURS, strict=False):
             _draw_line(axes, line, colour)
-        if percent:
-            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.yaxis.set_major_formatter(_as_percent if percent else _as_number)
+        if from_zero:
+            axes.set_ylim(0, 1.1 * max(max(line.values) for line in lines) or 1)
         if len(lines) > 1:
             axes.legend(loc="best", fontsize=8.5)
         axes.set_xlabel("step")
@@ -127,12 +131,13 @@ def _draw_line(axes: Axes, line: Line, colour: str) -> None:
     axes.plot(steps, values, color=colour, label=line.label, marker=marker, markersize=4)
 
 
-def draw_bars(title: str, bars: Sequence[Bar]) -> Markup:
+def draw_bars(title: str, bars: Sequence[Bar], *, wide: bool) -> Markup:
     """Draw shares of 1 as horizontal bars with their 95 % intervals.
 
     Args:
         title: What is drawn.
         bars: At least one, from top to bottom.
+        wide: Whether the plot fills the page or half of it.
 
     Returns:
         An ``<svg>`` element.
@@ -152,11 +157,11 @@ def draw_bars(title: str, bars: Sequence[Bar]) -> Markup:
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(0, min(1.0, max(bar.interval[1] for bar in bars) * 1.1) + 0.1)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.xaxis.set_major_formatter(_as_percent)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
 
-    return _render(paint, title, (9.2, 0.95 + 0.34 * len(bars)))
+    return _render(paint, title, (9.2 if wide else 4.7, 0.95 + 0.34 * len(bars)))
 
 
 def draw_histogram(
@@ -179,7 +184,10 @@ def draw_histogram(
         top = max([*counts, 1])
         for i, (name, place) in enumerate(marks.items()):
             axes.axvline(place, color=_MUTED, linewidth=1, linestyle=(0, (3, 2)))
-            axes.text(place, top * (1.06 + 0.1 * (i % 2)), name, color=_MUTED, fontsize=8)
+            height = top * (1.14 - 0.1 * (i % 2))
+            axes.annotate(
+                name, (place, height), (4, 0), textcoords="offset points", color=_MUTED, fontsize=8
+            )
         axes.set_ylim(0, top * 1.25)
         axes.set_xlabel("tokens per example")
         axes.set_ylabel("examples")
@@ -216,6 +224,14 @@ def _clean(svg: str, title: str) -> Markup:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return Markup(svg.strip())  # noqa: S704 - made here; its only free text is escaped by matplotlib
+
+
+def _as_percent(value: float, _: int) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _as_number(value: float, _: int) -> str:
+    return f"{value:.4g}".replace("e-0", "e-")
 
 
 def _plain(text: str) -> str:

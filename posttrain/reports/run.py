@@ -112,7 +112,8 @@ def _draw_accuracies(outcomes: list[summary.TaskOutcome]) -> Markup | None:
             label = f"{outcome.label}: {score.stage}" if len(outcomes) > 1 else score.stage
             series = 1 if score is outcome.last and number else 0
             bars.append(figures.Bar(label, score.accuracy, score.interval, series))
-    return figures.draw_bars("Accuracy with 95 % intervals", bars) if bars else None
+    title, wide = "Accuracy with 95 % intervals", len(outcomes) > 1
+    return figures.draw_bars(title, bars, wide=wide) if bars else None
 
 
 def _build_training(stage: StageFolder, config: Row) -> TrainingView:
@@ -125,7 +126,8 @@ def _build_training(stage: StageFolder, config: Row) -> TrainingView:
             if k and stage.metrics.series(k)[0]
         ]
         if lines:
-            plots.append(figures.draw_lines(title, lines, percent=percent))
+            from_zero = key in ("learning_rate", "grad_norm")
+            plots.append(figures.draw_lines(title, lines, percent=percent, from_zero=from_zero))
     return TrainingView(stage, list(_list_training_facts(stage, config)), plots)
 
 

@@ -52,7 +52,7 @@ def choose_samples(task: TaskFolder, others: Sequence[tuple[str, TaskFolder]]) -
         others: Name and folder of every model to show, ``task`` itself included, left to right.
 
     Returns:
-        Up to three samples, in the order of the file.
+        Up to three samples, right ones first.
     """
     records = task.load_records()
     right = [i for i, r in enumerate(records) if r.get("correct")]
@@ -61,23 +61,27 @@ def choose_samples(task: TaskFolder, others: Sequence[tuple[str, TaskFolder]]) -
     chosen += [*right[2:], *wrong[1:]][: 3 - len(chosen)]
     wanted = {records[i].get("id") for i in chosen}
     sides = [(who, _index_records(other, wanted)) for who, other in others]
-    return [_build_sample(records[i], sides) for i in sorted(chosen)]
+    samples = []
+    for record in (records[i] for i in chosen):
+        met = [(who, rows[record.get("id")]) for who, rows in sides if record.get("id") in rows]
+        samples.append(build_sample(record, [build_answer(who, row) for who, row in met]))
+    return samples
 
 
 def _index_records(task: TaskFolder, wanted: set[Any]) -> dict[Any, Row]:
     return {r.get("id"): r for r in task.load_records() if r.get("id") in wanted}
 
 
-def _build_sample(record: Row, sides: Sequence[tuple[str, dict[Any, Row]]]) -> Sample:
+def build_sample(record: Row, answers: Sequence[Answer]) -> Sample:
+    """Make a problem readable, with the answers given."""
     messages = [m for m in record.get("prompt") or [] if isinstance(m, dict)]
     prompt = tuple((str(m.get("role", "")), message_text(m)) for m in messages)
-    identity = record.get("id")
     return Sample(
-        str(identity),
+        str(record.get("id")),
         find_question(record),
         str(record.get("reference", "")),
         prompt if len(prompt) > 1 else (),
-        tuple(build_answer(who, rows[identity]) for who, rows in sides if identity in rows),
+        tuple(answers),
     )
 
 

@@ -89,13 +89,29 @@ def build_model(job: TrainingJob) -> Any:
     attention, reason = choose_attention(job.recipe.model.attention, job.compute.device)
     say(f"attention: {attention} ({reason})")
     set_seed(job.recipe.seed)
-    model = load_model(job.recipe.model, attention=f"posttrain_{attention}", dtype="float32")
-    check_packable(model.config)
-    model.config.use_cache = False
-    prepare_packed(model)
-    if job.stage.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return add_lora(model, job.recipe.lora) if job.recipe.tuning == "lora" else model
+    adapters = job.recipe.tuning == "lora"
+
+    def prepare(model: Any) -> None:
+        check_packable(model.config)
+        model.config.use_cache = False
+        prepare_packed(model)
+        if job.stage.activation_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    model = load_model(
+        job.recipe.model,
+        attention=f"posttrain_{attention}",
+        dtype="float32",
+        prepare=prepare,
+        train_adapter=adapters,
+    )
+    if not hasattr(model, "peft_config"):
+        return add_lora(model, job.recipe.lora) if adapters else model
+    if adapters:
+        say("going on with the adapter that the model folder holds; `lora` is not used")
+        return model
+    # Full tuning on top of an adapter: its update becomes part of the weights first.
+    return model.merge_and_unload()
 
 
 def describe_data(data: PreparedData) -> None:

@@ -1,0 +1,47 @@
+"""Arguments that several commands share, and how a target becomes a recipe."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from posttrain.config.recipe import Recipe
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe."),
+]
+
+
+def examples(*lines: str) -> str:
+    """Lay out a command's examples for its help."""
+    return "[b]Examples[/b]\n\n" + "\n\n".join(f"  $ {line}" for line in lines)
+
+
+def load(recipe: Path, overrides: list[str] | None) -> Recipe:
+    """Read a recipe with its overrides."""
+    from posttrain.config.load import load_recipe
+
+    return load_recipe(recipe, overrides or [])
+
+
+def load_for_data(target: Path, overrides: list[str] | None) -> Recipe:
+    """Read a recipe, or make one around a data file: fine-tuning of the built-in model."""
+    if target.suffix.lower() in (".yaml", ".yml"):
+        return load(target, overrides)
+    from posttrain.config.load import build_recipe
+
+    stage = {"stage": "sft", "data": {"sources": [{"path": target.resolve()}]}}
+    values: dict[str, Any] = {"name": "data", "model": {"path": "tiny"}, "stages": [stage]}
+    return build_recipe(values, overrides or [], str(target))
+
+
+def typed_command() -> str:
+    """The command as it was typed, to be typed again."""
+    return shlex.join(["posttrain", *sys.argv[1:]])

@@ -1,0 +1,80 @@
+"""Panel Train: look before you leap, then run a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posttrain.cli.arguments import Overrides, RecipeFile, examples, load, typed_command
+
+_PANEL = "Train"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register this panel's commands."""
+    recipe, override = "recipes/demo.yaml", "recipes/demo.yaml stages.sft.steps=100"
+    for name, function, lines in (
+        ("check", check, (f"posttrain check {recipe}",)),
+        ("plan", plan, (f"posttrain plan {recipe}", f"posttrain plan {override} tuning=lora")),
+        ("schema", schema, ("posttrain schema > recipe.schema.json",)),
+        ("train", train, (f"posttrain train {recipe}", f"posttrain train {recipe} tuning=lora")),
+        ("run", run, (f"posttrain run {recipe}", f"posttrain run {override}")),
+        ("explain", explain, ("posttrain explain runs/demo/sft",)),
+    ):
+        app.command(name, rich_help_panel=_PANEL, epilog=examples(*lines))(function)
+
+
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Check a recipe without running anything."""
+    from posttrain.logs import show
+
+    checked = load(recipe, overrides)
+    stages = ", ".join(f"{stage.name} ({stage.stage})" for stage in checked.stages)
+    show(f"{recipe}: good; run `{checked.name}`, stages: {stages}")
+
+
+def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Spell out the settings and the arithmetic: rows, tokens, batches, steps, memory."""
+    from posttrain.logs import show
+    from posttrain.runs.plan import plan_recipe
+
+    show(plan_recipe(load(recipe, overrides)))
+
+
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for editors."""
+    import json
+
+    from posttrain.config.schema import build_schema
+    from posttrain.logs import show
+
+    show(json.dumps(build_schema(), indent=2, ensure_ascii=False))
+
+
+def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Run a recipe's training stages (and the making of their sample data)."""
+    from posttrain.runs.run import run_recipe
+
+    folder = run_recipe(load(recipe, overrides), typed_command(), only=("sample-data", "sft"))
+    typer.echo(f"trained: {folder}")
+
+
+def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Run all stages of a recipe in order; finished ones are not run again."""
+    from posttrain.runs.finish import finish_run
+    from posttrain.runs.run import run_recipe
+
+    folder = run_recipe(load(recipe, overrides), typed_command())
+    finish_run(folder)
+
+
+def explain(
+    folder: Annotated[Path, typer.Argument(help="A run, stage, checkpoint or model folder.")],
+) -> None:
+    """Say where a model comes from, and whether its files are as they were written."""
+    from posttrain.logs import show
+    from posttrain.runs.explain import explain_folder
+
+    show(explain_folder(folder))

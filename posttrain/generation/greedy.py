@@ -1,0 +1,106 @@
+"""Greedy generation in batches through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote."""
+
+    text: str
+    """Without special tokens."""
+    token_count: int
+    """Written tokens, the end token included."""
+    finished: bool
+    """Whether the model ended its turn, as against running out of room."""
+
+
+def find_end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end a turn: those of the generation config and the tokenizer's end token."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [*listed, tokenizer.eos_token_id] if i is not None})
+
+
+def generate_greedy(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """Write the most likely completion of each prompt.
+
+    Prompts of similar length share a batch, padded on the left; the order of the results is that
+    of the prompts.
+
+    Args:
+        model: A causal model in evaluation mode.
+        tokenizer: Its tokenizer.
+        prompts: Token ids.
+        max_new_tokens: Longest completion.
+        batch_size: Completions written side by side.
+        progress: Called with the number of finished prompts after each batch.
+
+    Returns:
+        One completion per prompt.
+    """
+    end_ids = find_end_ids(model, tokenizer)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    completions: dict[int, Completion] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        written = _generate_batch(
+            model, [prompts[i] for i in chosen], end_ids, pad_id, max_new_tokens
+        )
+        for index, token_ids in zip(chosen, written, strict=True):
+            completions[index] = _read_completion(tokenizer, token_ids, end_ids)
+        if progress:
+            progress(len(completions))
+    return [completions[i] for i in range(len(prompts))]
+
+
+def _generate_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    end_ids: list[int],
+    pad_id: int,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, width - len(prompt) :] = 1
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            # A chat model's own sampling settings would only bring warnings here.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=end_ids or None,
+            pad_token_id=pad_id,
+        )
+    rows: list[list[int]] = output[:, width:].tolist()
+    return rows
+
+
+def _read_completion(tokenizer: Any, token_ids: list[int], end_ids: list[int]) -> Completion:
+    end = next((i for i, token in enumerate(token_ids) if token in end_ids), None)
+    kept = token_ids if end is None else token_ids[:end]
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    return Completion(text, len(kept) + (end is not None), end is not None)
