@@ -1,5 +1,7 @@
-"""Checkpoints that are whole or absent: a manifest of sha256 sums is written last, inside an
-atomically renamed folder. Resuming takes the newest one whose every byte is as it was written.
+"""Checkpoints that are whole or absent, with a manifest of sha256 sums.
+
+The manifest is written last, inside a folder that appears by one rename. Resuming takes the newest
+checkpoint whose every byte is as it was written.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ class FoundCheckpoint:
 
 def find_checkpoint(root: Path) -> FoundCheckpoint | None:
     """Find the newest intact checkpoint of a run; None where there is none."""
-    skipped = []
+    skipped: list[str] = []
     for step, path in reversed(list_checkpoints(root)):
         damage = find_damage(path)
         if damage is None:

@@ -51,7 +51,7 @@ def log_file(path: Path) -> Iterator[None]:
 
 def quiet_libraries() -> None:
     """Silence the progress bars of transformers and the hub; warnings still come through."""
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -25,9 +25,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[
-        str, typer.Argument(help="A run, a model folder, a hub id, or `tiny`.")
-    ],
+    model: Annotated[str, typer.Argument(help="A run, a model folder, a hub id, or `tiny`.")],
     overrides: Overrides = None,
 ) -> None:
     """Talk to a model; an empty line or Ctrl-D ends."""

@@ -37,7 +37,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def doctor() -> None:
-    """Show versions, devices, attention back ends that work, disk, and how to mend what is missing."""
+    """Show versions, devices, attention back ends that work, disk, and what to mend."""
     from posttrain.logs import show
     from posttrain.runs.doctor import examine_machine
 

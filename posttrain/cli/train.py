@@ -18,7 +18,7 @@ def add_commands(app: typer.Typer) -> None:
     for name, function, lines in (
         ("check", check, (f"posttrain check {recipe}",)),
         ("plan", plan, (f"posttrain plan {recipe}", f"posttrain plan {override} tuning=lora")),
-        ("schema", schema, ("posttrain schema > recipe.schema.json",)),
+        ("schema", schema, ("posttrain schema > recipe.schema.json", "posttrain schema --markdown")),
         ("train", train, (f"posttrain train {recipe}", f"posttrain train {recipe} tuning=lora")),
         ("run", run, (f"posttrain run {recipe}", f"posttrain run {override}")),
         ("explain", explain, ("posttrain explain runs/demo/sft",)),
@@ -43,14 +43,19 @@ def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
     show(plan_recipe(load(recipe, overrides)))
 
 
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the settings reference instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of a recipe, for editors."""
     import json
 
-    from posttrain.config.schema import build_schema
+    from posttrain.config.schema import build_reference, build_schema
     from posttrain.logs import show
 
-    show(json.dumps(build_schema(), indent=2, ensure_ascii=False))
+    schema = json.dumps(build_schema(), indent=2, ensure_ascii=False)
+    show(build_reference() if markdown else schema)
 
 
 def train(recipe: RecipeFile, overrides: Overrides = None) -> None:

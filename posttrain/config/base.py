@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Config(BaseModel):
-    """Base of all recipe parts. A string under a field documents it; `posttrain schema` shows it."""
+    """Base of all recipe parts; a string under a field documents it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

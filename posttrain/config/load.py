@@ -259,9 +259,7 @@ def _validate(document: _Document, source: str, root: type[_Root]) -> _Root:
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
-def _describe(
-    problem: Any, document: _Document, source: str, root: type[BaseModel]
-) -> str:
+def _describe(problem: Any, document: _Document, source: str, root: type[BaseModel]) -> str:
     """One line for one pydantic error: place, key, what is wrong, nearest key."""
     key, model = _follow(problem["loc"], document.values, root)
     where = document.find_origin(key) or source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -59,3 +59,65 @@ def _field_documentation(model: type[BaseModel]) -> dict[str, str]:
         ):
             texts[statement.target.id] = " ".join(str(below.value.value).split())
     return texts
+
+
+def build_reference() -> str:
+    """Build the settings reference, Markdown, one table per part of a recipe."""
+    schema = build_schema()
+    lines = [
+        "# Settings",
+        "",
+        "Made by `make schema` from the recipe classes; every key here can also be given on the",
+        "command line, as `key=value`: `stages.sft.steps=100` reaches the stage named `sft`.",
+    ]
+    for model in _all_models(Recipe):
+        part = schema if model is Recipe else schema["$defs"][model.__name__]
+        summary = inspect.cleandoc(model.__doc__ or "").splitlines()[0]
+        lines += ["", f"## {_part_title(model)}", "", summary, ""]
+        lines += ["| key | values | default | meaning |", "|---|---|---|---|"]
+        for name, info in model.model_fields.items():
+            shown = part["properties"][name]
+            default = "required" if info.is_required() else f"`{_show_default(info.default)}`"
+            if info.default_factory is not None:
+                default = "`{}`"
+            cells = [f"`{name}`", _show_type(shown), default, shown.get("description", "")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _part_title(model: type[BaseModel]) -> str:
+    tag = model.model_fields.get("stage")
+    return f"stage: {get_args(tag.annotation)[0]}" if tag else model.__name__.removesuffix("Config")
+
+
+def _show_default(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show_type(shown: dict[str, Any]) -> str:
+    """Say in a few words what a field may hold."""
+    if "anyOf" in shown:
+        return " or ".join(_show_type(option) for option in shown["anyOf"])
+    if "$ref" in shown:
+        return str(shown["$ref"].rpartition("/")[2].removesuffix("Config"))
+    if "const" in shown:
+        return f"`{shown['const']}`"
+    if "enum" in shown:
+        return ", ".join(f"`{value}`" for value in shown["enum"])
+    if shown.get("type") == "array":
+        return f"list of {_show_type(shown.get('items', {}))}"
+    bounds = [
+        f"{sign} {shown[key]:g}"
+        for key, sign in (
+            ("exclusiveMinimum", ">"),
+            ("minimum", "≥"),
+            ("exclusiveMaximum", "<"),
+            ("maximum", "≤"),
+        )
+        if key in shown
+    ]
+    return " ".join([str(shown.get("type", "stage")), ", ".join(bounds)]).strip()

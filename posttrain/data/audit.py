@@ -46,7 +46,10 @@ def audit_examples(examples: Sequence[Example], tokenizer: Any) -> list[AuditChe
         ("first token untrained (nothing predicts it)", lambda e: not e.trained[0]),
         ("each trained turn ends with its end token", lambda e: _ends_special(e, special)),
         ("no end or begin token twice in a row", lambda e: not _repeats(e, special)),
-        ("every id is in the vocabulary", lambda e: 0 <= e.token_ids.min() <= e.token_ids.max() < size),
+        (
+            "every id is in the vocabulary",
+            lambda e: 0 <= e.token_ids.min() <= e.token_ids.max() < size,
+        ),
     ]
     checks = [_ask(name, examples, question) for name, question in questions]
     step = max(1, len(examples) // _SAMPLE)
@@ -97,7 +100,7 @@ def _ask(name: str, examples: Sequence[Example], good: Callable[[Example], bool]
 
 def _ends_special(example: Example, special: set[int]) -> bool:
     """Whether each trained run's last token is a special one."""
-    padded = np.append(example.trained, False)
+    padded: np.ndarray[Any, Any] = np.append(example.trained, False)
     last = np.flatnonzero(padded[:-1] & ~padded[1:])
     return all(int(example.token_ids[i]) in special for i in last)
 
@@ -118,7 +121,7 @@ def _prompt_matches(example: Example, tokenizer: Any) -> bool:
         tokenize=True,
         return_dict=False,
     )
-    starts = np.flatnonzero(np.diff(example.trained.astype(np.int8)) == 1) + 1
+    starts: np.ndarray[Any, Any] = np.flatnonzero(np.diff(example.trained.astype(np.int8)) == 1) + 1
     return example.token_ids[: starts[-1]].tolist() == list(prompt)
 
 

@@ -79,9 +79,7 @@ def encode_prompt(record: Record, renderer: ChatRenderer) -> list[int]:
     return list(renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _cut(
-    record: Record, renderer: ChatRenderer, options: EncodeOptions
-) -> list[Piece] | Reject:
+def _cut(record: Record, renderer: ChatRenderer, options: EncodeOptions) -> list[Piece] | Reject:
     try:
         check_chat(record.chat)
         if record.chat.messages[-1]["role"] != "assistant":
@@ -104,5 +102,6 @@ def _encode_pieces(
     for row, whole in zip(rows, wholes, strict=True):
         parts = [next(stream) for _ in row]
         token_ids = np.fromiter((t for part in parts for t in part), dtype=np.int32)
-        trained = np.repeat([piece.trained for piece in row], [len(part) for part in parts])
-        yield token_ids, trained.astype(bool), token_ids.tolist() != list(whole)
+        flags = np.array([piece.trained for piece in row], dtype=bool)
+        trained: np.ndarray[Any, Any] = np.repeat(flags, [len(part) for part in parts])
+        yield token_ids, trained, token_ids.tolist() != list(whole)

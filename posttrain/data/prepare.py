@@ -167,9 +167,7 @@ def _existing(source: SourceConfig) -> Path:
     return path
 
 
-def _rename(
-    rows: Iterator[tuple[Any, Row]], columns: dict[str, str]
-) -> Iterator[tuple[Any, Row]]:
+def _rename(rows: Iterator[tuple[Any, Row]], columns: dict[str, str]) -> Iterator[tuple[Any, Row]]:
     """Give columns the names that the format expects."""
     for origin, row in rows:
         renamed = dict(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class ExampleStore:
         file, line = self.places[index]
         return Origin(self.files[int(file)], int(line))
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Any]:
+    def batch(self, indices: Iterable[int]) -> dict[str, Any]:
         """Pack examples as root segments; see ``layout.build_batch`` for the keys."""
         return build_batch([Segment(*self.example(int(index))) for index in indices])
 
@@ -80,5 +80,5 @@ def save_store(folder: Path, examples: Sequence[Example]) -> None:
 def load_store(folder: Path) -> ExampleStore:
     """Map a store into memory."""
     names = ("token_ids", "trained", "offsets", "places")
-    arrays = [np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names]
-    return ExampleStore(*arrays, files=tuple(load_json(folder / "files.json")))
+    arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}
+    return ExampleStore(files=tuple(load_json(folder / "files.json")), **arrays)

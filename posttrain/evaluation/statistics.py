@@ -94,9 +94,9 @@ def _newcombe_interval(both: int, wins: int, losses: int, total: int) -> tuple[f
     l2, u2 = wilson_interval(both + losses, total)
     margins = (both + wins) * (losses + neither) * (both + losses) * (wins + neither)
     covariance = both * neither - wins * losses
-    if covariance > 0:  # continuity correction, never past 0
-        covariance = max(covariance - total / 2, 0)
-    phi = covariance / math.sqrt(margins) if margins else 0.0
+    # Continuity correction, never past 0.
+    corrected = max(covariance - total / 2, 0.0) if covariance > 0 else float(covariance)
+    phi = corrected / math.sqrt(margins) if margins else 0.0
     down, up = p1 - l1, u1 - p1
     other_down, other_up = p2 - l2, u2 - p2
     low = math.sqrt(max(0.0, down**2 - 2 * phi * down * other_up + other_up**2))

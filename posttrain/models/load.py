@@ -34,7 +34,7 @@ def find_model(name: str) -> str:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(
             f"model {name}: no such folder",
-            hint=f"give a model folder, a hub id such as Qwen/Qwen3-0.6B, or {' or '.join(BUILT_IN)}",
+            hint=f"give a model folder, a hub id like Qwen/Qwen3-0.6B, or {' or '.join(BUILT_IN)}",
         )
     return name
 

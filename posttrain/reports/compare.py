@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from posttrain.errors import DataError
 from posttrain.evaluation.statistics import PairedComparison, compare_paired, wilson_interval
-from posttrain.reports import figures, formatting
+from posttrain.reports import formatting
 from posttrain.reports.folders import Row, TaskFolder, load_run, load_stage, load_task
 from posttrain.reports.pages import write_page
 from posttrain.reports.terminal import build_table, to_text
@@ -133,11 +133,10 @@ def _find_tasks(path: Path) -> tuple[Path, list[TaskFolder]]:
     folder, task = path, load_task(path)
     if task:
         found = [task]
-    elif not (path / "config.json").exists() and (path / "stage.json").exists():
-        found = list(load_stage(path).tasks)
     else:
-        found = list(load_stage(path).tasks)
-        stages = [] if found else load_run(path).evaluate_stages
+        stage = load_stage(path)
+        found = list(stage.tasks)
+        stages = [] if found or stage.outcome else load_run(path).evaluate_stages
         if stages:
             folder, found = stages[-1].path, list(stages[-1].tasks)
     finished = [task for task in found if task.results and (task.path / "records.jsonl").exists()]
@@ -156,7 +155,7 @@ def _tell_apart(first: Path, second: Path) -> tuple[str, str]:
     depth = 2
     while first.parts[-depth:] == second.parts[-depth:]:
         depth += 1
-    return "/".join(first.parts[-depth:]), "/".join(second.parts[-depth:])
+    return Path(*first.parts[-depth:]).as_posix(), Path(*second.parts[-depth:]).as_posix()
 
 
 def _compare_tasks(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]) -> TaskComparison:
@@ -258,7 +257,7 @@ def _list_parts(task: TaskComparison) -> list[RenderableType]:
             changes = build_table(f"only {side.name} right", "reference", *_both(task))
             for sample in samples:
                 answers = [a.answer if a.answer is not None else "–" for a in sample.answers]
-                question = formatting.to_one_line(sample.question, 60)
+                question = formatting.to_one_line(sample.question, 48)
                 shown = [formatting.to_one_line(text, 16) for text in (sample.reference, *answers)]
                 changes.add_row(f"{sample.identity}\n{question}", *shown)
             parts += ["", changes]
@@ -288,6 +287,9 @@ def build_comparison_report(comparison: Comparison, out: Path) -> Path:
 
 
 def _draw_task(task: TaskComparison) -> Markup:
+    # matplotlib takes half a second to load, and the terminal needs none of it.
+    from posttrain.reports import figures
+
     # A and B: the names are the user's, and a plot's font need not have their letters.
     bars = [
         figures.Bar(letter, side.accuracy, side.interval, series)

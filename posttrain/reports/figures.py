@@ -35,6 +35,8 @@ _STYLE = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": _GRID,
@@ -60,7 +62,8 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "text.parse_math": False,
 }
-_MOST_POINTS = 500
+MOST_POINTS = 500
+"""Longest course that is drawn point by point."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,12 @@ def draw_lines(
 
 def _draw_line(axes: Axes, line: Line, colour: str) -> None:
     steps, values = np.asarray(line.steps), np.asarray(line.values)
-    if len(steps) > _MOST_POINTS:
-        parts = np.array_split(np.arange(len(steps)), _MOST_POINTS)
+    if len(steps) > MOST_POINTS:
+        parts = np.array_split(np.arange(len(steps)), MOST_POINTS)
         low = [values[p].min() for p in parts]
         high = [values[p].max() for p in parts]
         steps = np.array([steps[p].mean() for p in parts])
-        axes.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.4, linewidth=0)
         values = np.array([values[p].mean() for p in parts])
     marker = "o" if line.sparse or len(steps) == 1 else None
     axes.plot(steps, values, color=colour, label=line.label, marker=marker, markersize=4)
@@ -200,13 +203,14 @@ def _render(paint: Callable[[Axes], None], title: str, inches: tuple[float, floa
     # "default" first: a matplotlibrc of the user must not change what a report looks like.
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=inches, layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         paint(axes)
         axes.set_title(_plain(title))
         buffer = io.StringIO()
         blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=blank)
+        # Not savefig, which would lay out and draw everything twice.
+        canvas.print_svg(buffer, metadata=blank)
     return _clean(buffer.getvalue(), title)
 
 

@@ -55,11 +55,15 @@ def format_number(value: Any) -> str:
 
 
 def format_time(moment: Any) -> str:
-    """Write a point in time from seconds since 1970 (then in UTC) or from text."""
+    """Write a point in time from ISO 8601 text or from seconds since 1970, then in UTC."""
     if isinstance(moment, int | float):
-        utc = datetime.datetime.fromtimestamp(moment, tz=datetime.UTC)
-        return utc.strftime("%Y-%m-%d %H:%M UTC")
-    return str(moment)
+        time = datetime.datetime.fromtimestamp(moment, tz=datetime.UTC)
+    else:
+        try:
+            time = datetime.datetime.fromisoformat(str(moment))
+        except ValueError:
+            return str(moment)
+    return time.strftime("%Y-%m-%d %H:%M %Z").strip()
 
 
 def make_visible(text: str) -> str:

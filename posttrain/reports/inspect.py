@@ -204,4 +204,4 @@ def build_inspect_page(examples: Sequence[InspectedExample], out: Path) -> Path:
         "tokens": sum(len(example.tokens) for example in examples),
         "trained": sum(example.trained_tokens for example in examples),
     }
-    return write_page(out, "inspect.html.jinja", values, script="inspect.js")
+    return write_page(out, "inspect.html.jinja", values, script="inspect.js.jinja")

@@ -32,7 +32,7 @@ def write_page(out: Path, template: str, values: dict[str, Any], *, script: str 
     Raises:
         PosttrainError: The place cannot be written.
     """
-    code = (_FOLDER / script).read_text(encoding="utf-8") if script else ""
+    code = _environment().get_template(script).render() if script else ""
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     allowed = f"'sha256-{digest}'" if code else "'none'"
     style = (_FOLDER / "style.css").read_text(encoding="utf-8")

@@ -32,6 +32,8 @@ class TrainingView:
     stage: StageFolder
     facts: accounting.Pairs
     plots: list[Markup]
+    thinned: bool
+    """Whether a plot shows means and ranges of neighbours instead of every point."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def _build_header(run: RunFolder) -> accounting.Pairs:
     """Facts below the title: what, on what, how long, when."""
     compute = run.environment.get("compute") or {}
     hardware = [compute.get("device"), compute.get("precision")]
-    seconds = sum(stage.outcome.get("seconds") or 0 for stage in run.stages)
-    ends = [s.outcome["finished_at"] for s in run.stages if s.outcome.get("finished_at")]
+    complete = all(stage.state == "finished" for stage in run.stages)
+    seconds = sum(stage.outcome.get("seconds") or 0 for stage in run.stages) if complete else 0
+    ends = [s.outcome.get("finished_at") for s in run.stages if complete]
     tuning = {"full": "all weights", "lora": "low-rank adapters (LoRA)"}
     tuned = str(run.config.get("tuning", "")) if run.training_stages else ""
     pairs = [
@@ -100,7 +103,7 @@ def _build_header(run: RunFolder) -> accounting.Pairs:
         ("Trained", tuning.get(tuned, tuned)),
         ("Computed on", ", ".join(str(part) for part in hardware if part)),
         ("Time", format_duration(seconds) if seconds else ""),
-        ("Finished", formatting.format_time(ends[-1]) if ends else ""),
+        ("Finished", formatting.format_time(ends[-1]) if ends and ends[-1] else ""),
     ]
     return [(name, text) for name, text in pairs if text]
 
@@ -128,7 +131,8 @@ def _build_training(stage: StageFolder, config: Row) -> TrainingView:
         if lines:
             from_zero = key in ("learning_rate", "grad_norm")
             plots.append(figures.draw_lines(title, lines, percent=percent, from_zero=from_zero))
-    return TrainingView(stage, list(_list_training_facts(stage, config)), plots)
+    thinned = len(stage.metrics.training) > figures.MOST_POINTS
+    return TrainingView(stage, list(_list_training_facts(stage, config)), plots, thinned)
 
 
 def _list_training_facts(stage: StageFolder, config: Row) -> Iterator[tuple[str, str]]:

@@ -113,13 +113,22 @@ def _build_outcome(label: str, scores: list[Score]) -> TaskOutcome:
     stated = last.task.results.get("comparison")
     if stated:
         before = next((s for s in earlier if s.stage == stated.get("other")), None)
-        low, high = stated["interval"]
-        numbers = [stated[key] for key in ("p_value", "wins", "losses", "total")]
-        difference = Difference(float(stated["difference"]), (low, high), *numbers)
-        return TaskOutcome(label, tuple(scores), before, difference)
+        return TaskOutcome(label, tuple(scores), before, _read_difference(last.task, stated))
     first = earlier[0] if earlier else None
     found = _pair(last.task, first.task) if first else None
     return TaskOutcome(label, tuple(scores), first, found)
+
+
+def _read_difference(task: TaskFolder, stated: Row) -> Difference:
+    try:
+        low, high = stated["interval"]
+        counts = [int(stated[key]) for key in ("wins", "losses", "total")]
+        value, p_value = float(stated["difference"]), float(stated["p_value"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{task.path / 'results.json'}: not a comparison of two evaluations: {error!r}"
+        ) from error
+    return Difference(value, (float(low), float(high)), p_value, *counts)
 
 
 def _pair(last: TaskFolder, first: TaskFolder) -> Difference | None:

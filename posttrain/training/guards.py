@@ -47,7 +47,9 @@ def check_gradients(model: Any, step: int) -> None:
             hint="lower the learning rate, or look at the rows with posttrain inspect",
         )
     if step == 0 and total == 0:
-        raise VerificationError("step 1: every gradient is 0; the loss depends on nothing trainable")
+        raise VerificationError(
+            "step 1: every gradient is 0; the loss depends on nothing trainable"
+        )
 
 
 def _is_bad(gradient: torch.Tensor | None) -> bool:

@@ -118,8 +118,10 @@ def describe_data(data: PreparedData) -> None:
     """Say what became of every row, and what the mask audit found."""
     report = data.report
     for source in report["sources"]:
-        say(f"data: {source['path']}: {source['rows']:,} rows, {source['format']}"
-            f" ({source['evidence']})")
+        say(
+            f"data: {source['path']}: {source['rows']:,} rows, {source['format']}"
+            f" ({source['evidence']})"
+        )
     rejected = sum(report["rejects"].values())
     say(
         f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
@@ -140,8 +142,10 @@ def describe_data(data: PreparedData) -> None:
         f"({report['trained_tokens'] / report['tokens']:.0%})"
     )
     for check in report["audit"]:
-        say(f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
-            f"{check['checked']:,} pass")
+        say(
+            f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
+            f"{check['checked']:,} pass"
+        )
 
 
 _ACTIONS = {"drop": "dropped", "report": "kept, as the recipe says", "error": "none"}

@@ -127,7 +127,7 @@ class PackedTrainer(Trainer):
             rows = self.train_dataset.origins(number)
             raise NonFiniteError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; no update was "
-                f"applied. The batch holds {', '.join(rows[:5])} and {max(0, len(rows) - 5)} others",
+                f"applied. The batch holds {len(rows)} rows, such as {', '.join(rows[:5])}",
                 hint="lower the learning rate, or look at these rows with posttrain inspect",
             )
         self._window.correct += float((scores.correct_N.detach() * weights_N).sum())

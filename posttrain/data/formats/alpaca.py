@@ -21,12 +21,16 @@ def convert_alpaca(row: Row) -> Chat:
     if not isinstance(history, list):
         raise RowError("`history` is not a list")
     for pair in history:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)):
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
+        ):
             raise RowError("`history` holds something else than [user, assistant] pairs")
         messages.append({"role": "user", "content": pair[0]})
         messages.append({"role": "assistant", "content": pair[1]})
     instruction = read_text(row, "instruction")
     extra = read_text(row, "input", required=False)
-    messages.append({"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction})
+    messages.append(
+        {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}
+    )
     messages.append({"role": "assistant", "content": read_text(row, "output")})
     return Chat(messages=tuple(messages), keys=other_texts(row, _FIELDS))

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,12 @@ def write_evaluation(stage, marks, *, label="gsm8k", finished=True, **changes):
     write_json(stage / label / "results.json", make_results(label, records, **changes))
     if finished:
         write_stage_json(stage, "evaluate", 30.0)
+
+
+def write_task(folder, records):
+    """Write a task folder with the given answers."""
+    write_jsonl(folder / "records.jsonl", records)
+    write_json(folder / "results.json", make_results(folder.name, records))
 
 
 def write_stage_json(stage, kind, seconds, **summary):
@@ -136,7 +143,11 @@ def make_data_report():
             "training_rows": 120,
             "matches": {"prompt text": 3},
             "examples": [
-                {"training": "train.jsonl:7", "evaluation": "test.jsonl:2", "matched": "prompt text"}
+                {
+                    "training": "train.jsonl:7",
+                    "evaluation": "test.jsonl:2",
+                    "matched": "prompt text",
+                }
             ],
         },
         "audit": [
@@ -159,6 +170,22 @@ def make_config(name, stages):
         "lora": {"rank": 16},
         "stages": stages,
     }
+
+
+@pytest.fixture
+def build():
+    """The functions above, which test modules cannot import."""
+    return SimpleNamespace(
+        make_config=make_config,
+        make_record=make_record,
+        training_line=training_line,
+        write_evaluation=write_evaluation,
+        write_json=write_json,
+        write_jsonl=write_jsonl,
+        write_stage_json=write_stage_json,
+        write_task=write_task,
+        write_training=write_training,
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""The command line: frozen list, light start, examples in every help."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from posttrain.cli.app import app
+
+PANELS = {
+    "Start": ["doctor", "sample-data"],
+    "Data": ["prepare", "inspect"],
+    "Train": ["check", "plan", "schema", "train", "run", "explain"],
+    "Measure": ["evaluate", "compare", "report"],
+    "Ship": ["chat"],
+}
+COMMANDS = [name for names in PANELS.values() for name in names]
+
+
+def seconds(code: str, *, runs: int = 5) -> float:
+    """The best of some runs: a busy machine only ever makes a start slower."""
+    best = float("inf")
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def start(*arguments: str) -> str:
+    return f"import sys; sys.argv = {['posttrain', *arguments]!r}; " + (
+        "from posttrain.cli.app import main\ntry: main()\nexcept SystemExit as e: assert not e.code"
+    )
+
+
+def test_commands_and_their_panels_are_these():
+    registered = {c.name: c.rich_help_panel for c in app.registered_commands}
+    assert registered == {name: panel for panel, names in PANELS.items() for name in names}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_examples_of_its_own_command(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert re.search(rf"\$ .*posttrain {command}\b", result.stdout)
+
+
+def test_help_takes_under_0_3_seconds():
+    assert seconds(start("--help")) < 0.3
+
+
+def test_check_takes_under_0_4_seconds():
+    assert seconds(start("check", "recipes/demo.yaml")) < 0.4
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "recipes/demo.yaml"], ["schema"]])
+def test_light_commands_do_not_import_torch(arguments):
+    heavy = "{'torch', 'transformers', 'peft', 'numpy', 'matplotlib'} & set(sys.modules)"
+    code = f"{start(*arguments)}\nfound = {heavy}\nassert not found, found"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_grading_and_config_import_without_torch():
+    code = (
+        "import sys, posttrain.grading.answers, posttrain.grading.equivalence, "
+        "posttrain.config.load, posttrain.files, posttrain.samples\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,88 @@
+"""A user's mistake: one clear line, its own exit status, no traceback."""
+
+import json
+
+import pytest
+
+from tests.stages.conftest import RECIPE
+
+
+def complain(result, status: int, *parts: str) -> None:
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert result.stderr.splitlines()[-1] == lines[0]
+    for part in parts:
+        assert part in lines[0]
+
+
+def data_recipe(tmp_path, file: str) -> str:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "name: own\nmodel: {path: tiny}\nstages:\n  - stage: sft\n    data:\n"
+        f"      sources: [{{path: {file}}}]\n    steps: 2\n"
+    )
+    return str(path)
+
+
+def test_typo_in_a_recipe(cli, recipe):
+    recipe.write_text(RECIPE.replace("learning_rate", "learning_rat"))
+    result = cli("run", str(recipe))
+    line = RECIPE.splitlines().index("    learning_rate: 3e-3") + 1
+    complain(result, 2, f"small.yaml:{line}", "did you mean `learning_rate`?")
+
+
+def test_recipe_that_does_not_exist(cli):
+    complain(cli("run", "nowhere.yaml"), 2, "nowhere.yaml", "cannot read the recipe")
+
+
+def test_missing_data_file(cli, tmp_path):
+    complain(cli("run", data_recipe(tmp_path, "gone.jsonl")), 3, "gone.jsonl", "no such file")
+
+
+def test_broken_json_line(cli, tmp_path):
+    good = json.dumps({"question": "1 + 1?", "answer": "#### 2"})
+    (tmp_path / "rows.jsonl").write_text(f"{good}\n{good[:-5]}\n")
+    complain(cli("run", data_recipe(tmp_path, "rows.jsonl")), 3, "rows.jsonl:2", "broken JSON")
+
+
+def test_empty_data_set(cli, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n\n")
+    complain(cli("run", data_recipe(tmp_path, "rows.jsonl")), 3, "rows.jsonl", "no rows")
+
+
+def test_rows_of_no_known_format(cli, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"foo": 1}\n')
+    complain(cli("run", data_recipe(tmp_path, "rows.jsonl")), 3, "`foo`", "columns")
+
+
+@pytest.mark.parametrize("model", ["./models/none", "/nowhere/model"])
+def test_model_folder_that_does_not_exist(cli, recipe, model):
+    complain(cli("run", str(recipe), f"model.path={model}"), 4, "no such folder")
+
+
+def test_hub_model_without_a_network(cli, recipe):
+    result = cli("run", str(recipe), "model.path=Qwen/Qwen3-0.6B")
+    complain(result, 4, "Qwen/Qwen3-0.6B", "hub cannot be reached", "HF_HUB_CACHE")
+
+
+def test_output_that_cannot_be_written(cli, recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    complain(cli("run", str(recipe), "output=file/runs"), 1, "cannot write", "output=DIR")
+
+
+def test_override_of_an_unknown_stage(cli, recipe):
+    complain(cli("run", str(recipe), "stages.stf.steps=1"), 2, "no item `stf`", "sft")
+
+
+def test_evaluation_of_a_model_that_was_not_trained(cli, recipe):
+    complain(cli("evaluate", str(recipe)), 2, "`sft`, which has not been trained")
+
+
+def test_too_many_sample_rows(cli):
+    complain(cli("sample-data", "math", "--num", "99999999", "--out", "m.jsonl"), 2, "fewer rows")
+
+
+def test_report_of_a_folder_that_is_no_run(cli, tmp_path):
+    complain(cli("report", str(tmp_path)), 3, "not a run's folder")

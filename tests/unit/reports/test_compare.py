@@ -1,0 +1,167 @@
+import json
+import re
+
+import pytest
+
+from posttrain.errors import DataError
+from posttrain.evaluation.statistics import compare_paired
+from posttrain.reports.compare import build_comparison_report, compare_runs, render_comparison
+
+
+def folded(text):
+    return " ".join(text.split())
+
+
+def test_records_are_paired_by_id_and_not_by_place(tmp_path, build):
+    marks = {1: (True, False), 2: (True, False), 3: (False, True), 4: (True, True)}
+    build.write_task(tmp_path / "a/gsm8k", [build.make_record(n, m[0]) for n, m in marks.items()])
+    build.write_task(
+        tmp_path / "b/gsm8k", [build.make_record(n, marks[n][1]) for n in (4, 3, 2, 1)]
+    )
+    task = compare_runs(tmp_path / "a/gsm8k", tmp_path / "b/gsm8k").tasks[0]
+    assert task.paired == compare_paired([True, True, False, True], [False, False, True, True])
+    assert [s.identity for s in task.only_first] == ["data/test.jsonl:1", "data/test.jsonl:2"]
+    assert [s.identity for s in task.only_second] == ["data/test.jsonl:3"]
+
+
+def test_a_run_means_its_last_evaluate_stage(run):
+    by_run = compare_runs(run, run / "before")
+    by_stage = compare_runs(run / "after", run / "before")
+    assert by_run == by_stage
+    assert (by_run.first, by_run.second) == ("demo/after", "demo/before")
+    assert by_run.tasks[0].first.correct == 27
+    assert by_run.tasks[0].paired.difference == pytest.approx(17 / 40)
+
+
+def test_problems_on_one_side_only_are_counted_and_left_out(tmp_path, build):
+    build.write_task(tmp_path / "a/gsm8k", [build.make_record(n, True) for n in range(1, 8)])
+    build.write_task(tmp_path / "b/gsm8k", [build.make_record(n, False) for n in range(5, 10)])
+    comparison = compare_runs(tmp_path / "a", tmp_path / "b")
+    task = comparison.tasks[0]
+    assert (task.first.unshared, task.second.unshared, task.paired.total) == (4, 2, 3)
+    text = render_comparison(comparison)
+    assert "4 problems are only in" in text
+    assert "2 problems are only in" in text
+
+
+def test_no_shared_problem_is_refused(tmp_path, build):
+    build.write_task(tmp_path / "a/gsm8k", [build.make_record(1, True)])
+    build.write_task(tmp_path / "b/gsm8k", [build.make_record(2, True)])
+    with pytest.raises(DataError, match="share no problem") as raised:
+        compare_runs(tmp_path / "a", tmp_path / "b")
+    assert "\n" not in str(raised.value)
+
+
+def test_same_id_with_another_reference_is_refused(tmp_path, build):
+    build.write_task(tmp_path / "a/gsm8k", [build.make_record(1, True), build.make_record(2, True)])
+    build.write_task(
+        tmp_path / "b/gsm8k",
+        [build.make_record(1, True), build.make_record(2, True, reference="8")],
+    )
+    with pytest.raises(DataError, match=r"1 of 2 shared ids .* `data/test.jsonl:2`"):
+        compare_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_id_that_is_there_twice_is_refused(tmp_path, build):
+    build.write_task(
+        tmp_path / "a/gsm8k", [build.make_record(1, True), build.make_record(1, False)]
+    )
+    build.write_task(tmp_path / "b/gsm8k", [build.make_record(1, True)])
+    with pytest.raises(DataError, match="there twice"):
+        compare_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_folder_without_results_is_refused(run, tmp_path):
+    with pytest.raises(DataError, match="no results of an evaluation"):
+        compare_runs(run, run / "sft")
+    with pytest.raises(DataError, match="no such folder"):
+        compare_runs(run, tmp_path / "absent")
+    (run / "after/gsm8k/results.json").unlink()
+    with pytest.raises(DataError, match="no results of an evaluation"):
+        compare_runs(run / "after", run / "before")
+
+
+def test_same_folder_twice_is_refused(run):
+    with pytest.raises(DataError, match="compared with itself"):
+        compare_runs(run, run / "after")
+
+
+def test_tasks_of_one_side_are_named_and_different_tasks_are_refused(run, build):
+    build.write_evaluation(run / "after", [True, False], label="other")
+    comparison = compare_runs(run / "after", run / "before")
+    assert [t.label for t in comparison.tasks] == ["gsm8k"]
+    assert comparison.left_out == ("other",)
+    assert "left out: other" in render_comparison(comparison)
+    with pytest.raises(DataError, match=r"share no task: other \| gsm8k"):
+        compare_runs(run / "after/other", run / "before")
+
+
+def test_two_task_folders_are_compared_whatever_their_names(run, build):
+    build.write_evaluation(run / "after", [True] * 40, label="other")
+    comparison = compare_runs(run / "after/other", run / "before/gsm8k")
+    assert comparison.tasks[0].paired.wins == 30
+
+
+def test_folders_of_one_name_are_told_apart_by_the_one_above(tmp_path, build):
+    for name in "ab":
+        build.write_task(tmp_path / name / "evaluate/gsm8k", [build.make_record(1, True)])
+    comparison = compare_runs(tmp_path / "a/evaluate/gsm8k", tmp_path / "b/evaluate/gsm8k")
+    assert (comparison.first, comparison.second) == ("a/evaluate/gsm8k", "b/evaluate/gsm8k")
+
+
+def test_rendering_states_every_number_and_who_is_better(run):
+    task = compare_runs(run / "after", run / "before").tasks[0]
+    text = folded(render_comparison(compare_runs(run / "after", run / "before")))
+    assert "demo/after 27 of 40 67.5 %" in text
+    assert "demo/before 10 of 40 25.0 %" in text
+    assert f"Only demo/after right: {task.paired.wins}; only demo/before right: 2" in text
+    assert f"the same: {task.ties}" in text
+    assert "demo/after is better than demo/before by 42.5 points" in text
+    swapped = folded(render_comparison(compare_runs(run / "before", run / "after")))
+    assert "Difference −42.5 points" in swapped
+    assert "demo/after is better than demo/before by 42.5 points" in swapped
+
+
+def test_difference_within_chance_is_not_called_better(tmp_path, build):
+    build.write_task(tmp_path / "a/gsm8k", [build.make_record(n, n != 1) for n in range(1, 6)])
+    build.write_task(tmp_path / "b/gsm8k", [build.make_record(n, n > 2) for n in range(1, 6)])
+    text = folded(render_comparison(compare_runs(tmp_path / "a", tmp_path / "b")))
+    assert "show no difference" in text
+    assert "is better" not in text
+
+
+def test_rendering_is_plain_narrow_and_safe_to_print(tmp_path, build):
+    odd = {"prompt": [{"role": "user", "content": "[bold]\x1b[31m" + "很长的问题" * 40}]}
+    build.write_task(tmp_path / "a/gsm8k", [build.make_record(n, True, **odd) for n in range(1, 9)])
+    build.write_task(
+        tmp_path / "b/gsm8k", [build.make_record(n, False, **odd) for n in range(1, 9)]
+    )
+    text = render_comparison(compare_runs(tmp_path / "a", tmp_path / "b"))
+    assert "\x1b" not in text
+    assert "[bold]␛[31m很长" in text
+    assert text.count("data/test.jsonl:") == 5
+    assert max(len(line) for line in text.split("\n")) <= 100
+
+
+def test_report_holds_the_numbers_and_escapes_answers(run, tmp_path):
+    comparison = compare_runs(run / "after", run / "before")
+    out = build_comparison_report(comparison, tmp_path / "out/comparison.html")
+    html = out.read_text(encoding="utf-8")
+    text = folded(re.sub(r"<[^>]+>", " ", html[html.index("<body>") :]))
+    assert "+42.5 points" in text
+    assert "27 of 40 67.5 %" in text
+    assert html.count("<svg") == 1
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert re.search(r"https?://", html) is None
+
+
+def test_unfinished_stage_folder_with_finished_task_counts(run):
+    (run / "after/stage.json").unlink()
+    assert compare_runs(run / "after", run / "before").tasks[0].first.total == 40
+
+
+def test_records_are_what_counts_not_the_stated_results(run, build):
+    results = json.loads((run / "after/gsm8k/results.json").read_text())
+    build.write_json(run / "after/gsm8k/results.json", {**results, "correct": 1, "accuracy": 0.025})
+    assert compare_runs(run / "after", run / "before").tasks[0].first.correct == 27
