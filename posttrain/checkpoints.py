@@ -64,20 +64,24 @@ def find_damage(folder: Path) -> str | None:
     """
     try:
         manifest = load_json(folder / MANIFEST)
-        files = dict(manifest["files"])
+        files = [(n, f["size_bytes"], f["sha256"]) for n, f in manifest["files"].items()]
     except FileNotFoundError:
         return "no MANIFEST.json, so it was not written to its end"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "MANIFEST.json cannot be read"
     if not files:
         return "MANIFEST.json lists no files"
-    for name, expected in files.items():
+    for name, size_bytes, sha256 in files:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["size_bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['size_bytes']}"
-        if digest_file(path) != expected["sha256"]:
+        if path.stat().st_size != size_bytes:
+            return f"{name} has {path.stat().st_size} bytes instead of {size_bytes}"
+        try:
+            digest = digest_file(path)
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        if digest != sha256:
             return f"{name} has changed since it was written"
     return None
 
@@ -96,21 +100,23 @@ def check_intact(folder: Path) -> None:
 class FoundCheckpoint:
     """Where a run can go on, and what was passed over."""
 
-    path: Path
+    path: Path | None
+    """None where no checkpoint is intact: the run starts at its beginning."""
     step: int
+    """0 where there is no checkpoint."""
     skipped: tuple[str, ...]
     """A line for each newer checkpoint that is damaged."""
 
 
-def find_checkpoint(root: Path) -> FoundCheckpoint | None:
-    """Find the newest intact checkpoint of a run; None where there is none."""
+def find_checkpoint(root: Path) -> FoundCheckpoint:
+    """Find the newest intact checkpoint of a run."""
     skipped: list[str] = []
     for step, path in reversed(list_checkpoints(root)):
         damage = find_damage(path)
         if damage is None:
             return FoundCheckpoint(path, step, tuple(skipped))
         skipped.append(f"{path.name}: {damage}")
-    return None
+    return FoundCheckpoint(None, 0, tuple(skipped))
 
 
 def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
@@ -121,19 +127,25 @@ def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def prune_checkpoints(root: Path, *, keep_last: int, best_step: int | None) -> None:
+def prune_checkpoints(root: Path, *, step: int, keep_last: int, best_step: int | None) -> None:
     """Delete old checkpoints, and what killed writers left behind.
 
     Args:
         root: Folder of a run's checkpoints.
+        step: The one just written. Later ones are of an attempt that could not be gone on with;
+            they must not count as the newest.
         keep_last: Newest ones to keep, at least 1.
         best_step: This one is kept besides, and ``best`` points to it.
     """
-    for step, path in list_checkpoints(root)[:-keep_last]:
-        if step != best_step:
+    found = list_checkpoints(root)
+    newest = [number for number, _ in found if number <= step][-keep_last:]
+    for number, path in found:
+        if number not in newest and number != best_step:
             shutil.rmtree(path)
     for leftover in root.glob(".step-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     best = root / f"step-{best_step:06d}" if best_step is not None else None
     if best and best.is_dir():
         replace_link(root / "best", best.name)
+    else:
+        (root / "best").unlink(missing_ok=True)

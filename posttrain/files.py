@@ -60,7 +60,21 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON document a line to ``path``, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(_dump_line(row) + "\n" for row in rows))
+
+
+def _dump_line(row: Any) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    # Half of a surrogate pair, as broken exports hold it, cannot be UTF-8; JSON can escape it.
+    return text if _is_encodable(text) else json.dumps(row)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_json(path: Path) -> Any:
@@ -70,11 +84,9 @@ def load_json(path: Path) -> Any:
 
 def load_jsonl(path: Path) -> list[Any]:
     """Read a JSONL file that we wrote ourselves; an unfinished last line is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and line.strip():
-            rows.append(json.loads(line))
-    return rows
+    # Not splitlines(): JSON strings may hold U+2028 and other characters it breaks at.
+    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 @contextlib.contextmanager

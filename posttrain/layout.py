@@ -69,16 +69,18 @@ def build_batch(segments: Sequence[Segment]) -> dict[str, Any]:
         ``score_positions`` and ``score_targets`` [N] int64, ``score_weights`` [N] float32.
 
     Raises:
-        ValueError: A segment is empty, names a parent that does not come before it, or puts loss
-            on the first token of a root, which nothing predicts.
+        ValueError: A segment is empty, has not one weight per token, names a parent that does not
+            come before it, or puts loss on the first token of a root, which nothing predicts.
     """
     lengths = tuple(len(s.token_ids) for s in segments)
     starts = tuple(int(x) for x in np.cumsum((0, *lengths[:-1])))
     ends: list[int] = []
     positions, sources = [], []
     for i, segment in enumerate(segments):
-        if not lengths[i] or segment.parent >= i:
+        if not lengths[i] or not NO_PARENT <= segment.parent < i:
             raise ValueError(f"segment {i} is empty or its parent does not come before it")
+        if len(segment.weights) != lengths[i]:
+            raise ValueError(f"segment {i} has not one weight per token")
         is_root = segment.parent == NO_PARENT
         if is_root and segment.weights[0] != 0:
             raise ValueError(f"segment {i} has loss on its first token, which nothing predicts")

@@ -21,8 +21,11 @@ class MetricsRecorder:
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         self._path = folder / "metrics.jsonl"
+        self.seconds_before = 0.0
+        """Training time of the interrupted attempts, as far as their steps are kept."""
         if self._path.exists():
             done = [row for row in load_jsonl(self._path) if row["step"] <= from_step]
+            self.seconds_before = max((row.get("seconds", 0.0) for row in done), default=0.0)
             write_jsonl(self._path, done)
         with write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,4 +60,4 @@ class MetricsRecorder:
 def _open_tensorboard(folder: Path, from_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=from_step + 1 if from_step else None)
+    return SummaryWriter(str(folder), purge_step=from_step + 1)

@@ -5,6 +5,7 @@ Every value remembers its file and line, so that a mistake is reported where it 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
@@ -72,7 +73,8 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) 
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    return _validate(_apply_overrides(_Document(dict(values)), overrides), source, Recipe)
+    document = _Document(copy.deepcopy(values))
+    return _validate(_apply_overrides(document, overrides), source, Recipe)
 
 
 def build_chat_config(model: str, overrides: Sequence[str]) -> ChatConfig:
@@ -113,7 +115,10 @@ def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     document = _Document({})
-    document.values = _construct(node, (), path, document.origins)
+    try:
+        document.values = _construct(node, (), path, document.origins)
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid YAML: an alias holds itself") from None
     base = document.values.pop("base", None)
     if base is None:
         return document
@@ -142,7 +147,8 @@ def _construct(node: yaml.Node, key: Key, path: Path, origins: dict[Key, str]) -
     try:
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: cannot read this value: {error}") from error
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{where}: cannot read this value: {problem}") from error
     if isinstance(value, str):
         return Located(_expand_variables(value, where), path.parent)
     return value
@@ -155,8 +161,9 @@ def _expand_variables(text: str, where: str) -> str:
         name, default = match.groups()
         value = os.environ.get(name) or default
         if value is None:
+            state = "empty" if name in os.environ else "not set"
             raise ConfigError(
-                f"{where}: the environment variable {name} is not set",
+                f"{where}: the environment variable {name} is {state}",
                 hint=f"set it, or write ${{{name}:-default}}",
             )
         return value
@@ -190,7 +197,7 @@ def _apply_overrides(document: _Document, overrides: Sequence[str]) -> _Document
             raise ConfigError(f"{place}: not of the form key=value", hint="write key.subkey=value")
         try:
             parsed = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{place}: the value is not valid YAML") from error
         key = _set_value(document.values, name.split("."), _locate(parsed), place)
         document.origins = {k: v for k, v in document.origins.items() if k[: len(key)] != key}
@@ -224,8 +231,11 @@ def _set_value(values: Any, names: list[str], value: Any, place: str) -> Key:
             key.append(name)
             if last:
                 values[name] = value
-            elif not isinstance(values.get(name), (dict, list)):
+            elif values.get(name) is None:
                 values[name] = {}
+            elif not isinstance(values[name], (dict, list)):
+                held = ".".join(names[: position + 1])
+                raise ConfigError(f"{place}: `{held}` is one value and has no keys below it")
             values = values[name]
     return tuple(key)
 
@@ -234,9 +244,18 @@ def _find_item(items: list[Any], name: str, place: str) -> int:
     if name.isdigit() and int(name) < len(items):
         return int(name)
     for field_name in ("name", "stage", "task"):
-        for index, item in enumerate(items):
-            if isinstance(item, dict) and item.get(field_name) == name:
-                return index
+        found = [
+            index
+            for index, item in enumerate(items)
+            if isinstance(item, dict) and item.get(field_name) == name
+        ]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{place}: {len(found)} items are `{field_name}: {name}`",
+                hint=f"give their position: {', '.join(map(str, found))}",
+            )
+        if found:
+            return found[0]
     known = [
         str(item.get("name") or item.get("stage") or item.get("task") or index)
         for index, item in enumerate(items)

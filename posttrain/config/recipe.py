@@ -41,6 +41,10 @@ class Recipe(Config):
                 raise ValueError(
                     f"two stages are named `{stage.name}`; give one of them another `name`"
                 )
+            if stage.name == "base" and stage.stage in TRAINING_STAGES:
+                raise ValueError(
+                    "a training stage cannot be named `base`, which is the model before training"
+                )
             for key, name, kinds in _references(stage):
                 if seen.get(name) not in kinds:
                     raise ValueError(

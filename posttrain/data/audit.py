@@ -121,8 +121,14 @@ def _prompt_matches(example: Example, tokenizer: Any) -> bool:
         tokenize=True,
         return_dict=False,
     )
-    starts: np.ndarray[Any, Any] = np.flatnonzero(np.diff(example.trained.astype(np.int8)) == 1) + 1
-    return example.token_ids[: starts[-1]].tolist() == list(prompt)
+    starts = _run_starts(example.trained)
+    return len(starts) > 0 and example.token_ids[: starts[-1]].tolist() == list(prompt)
+
+
+def _run_starts(trained: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Where each run of trained tokens starts, [runs]."""
+    padded: np.ndarray[Any, Any] = np.append(False, trained)
+    return np.flatnonzero(~padded[:-1] & padded[1:])
 
 
 def _marks_match(example: Example, tokenizer: Any) -> bool:
@@ -136,5 +142,11 @@ def _marks_match(example: Example, tokenizer: Any) -> bool:
     )
     mask = np.asarray(marked["assistant_masks"], dtype=bool)
     trained = example.trained
+    if len(mask) != len(trained) or not mask[trained].all():
+        return False
+    # Each marked run holds a trained one; it may be longer, as by the line break after a turn.
     # Where only the last turn is trained, the marks of earlier turns have no counterpart.
-    return len(mask) == len(trained) and bool((mask >= trained).all()) and bool(mask[trained].all())
+    runs = _run_starts(mask)
+    ends = [*runs[1:], len(mask)]
+    matched = [bool(trained[a:b].any()) for a, b in zip(runs, ends, strict=True)]
+    return all(matched[matched.index(True) :]) if any(matched) else False

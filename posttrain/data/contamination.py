@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 
 from posttrain.data.records import Record, Reject
 
-_NOT_WORD = re.compile(r"[\W_]+", re.UNICODE)
+# Signs before a number, and points within one, make another problem: 3 + 4 is not 3 - 4.
+_SIGN = r"[-+*/=<>^%](?=\s*[\d.(])|(?<=\d)\.(?=\d)"
+_WORD_OR_SIGN = re.compile(rf"[^\W_]+|{_SIGN}")
+_MINUS = str.maketrans("\u2212\u2013\u00d7\u00f7", "--*/")
 
 
 @dataclass
@@ -30,8 +33,9 @@ class ContaminationReport:
 
 
 def normalize_text(text: str) -> str:
-    """Fold case, width, punctuation and spacing, so that only words and numbers remain."""
-    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    """Fold case, width, punctuation and spacing, so that only words, numbers and signs remain."""
+    folded = unicodedata.normalize("NFKC", text.translate(_MINUS)).casefold()
+    return " ".join(_WORD_OR_SIGN.findall(folded))
 
 
 def find_contamination(
@@ -70,6 +74,8 @@ def find_contamination(
 
 
 def _fingerprints(record: Record, keys: Sequence[str]) -> list[tuple[str, str]]:
-    prints = [("prompt text", normalize_text(record.chat.prompt_text))]
+    text = normalize_text(record.chat.prompt_text)
+    # A prompt of punctuation alone says nothing; two of them are not the same problem.
+    prints = [("prompt text", text)] if text else []
     prints.extend((key, record.chat.keys[key]) for key in keys if key in record.chat.keys)
     return prints

@@ -25,7 +25,7 @@ class Example:
     trained: np.ndarray[Any, Any]
     """[length] bool: whether the token is a target."""
     retokenized: bool
-    """Whether encoding the whole render at once would give other ids at a turn's boundary."""
+    """Whether encoding the whole render at once would give other ids, at the last turn's start."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def encode_records(
 ) -> Iterator[Example | Reject]:
     """Encode conversations; each gives an example or a reject, in order.
 
-    Every piece is encoded on its own, so a prompt has exactly the ids it has at inference, where
-    the completion is not there yet to merge with it.
+    The prompt of the last turn has exactly the ids it has at inference, where the completion is
+    not there yet to merge with it.
 
     Args:
         records: Converted rows.
@@ -89,19 +89,64 @@ def _cut(record: Record, renderer: ChatRenderer, options: EncodeOptions) -> list
         return Reject(record.origin, error.reason, error.detail)
 
 
-def _encode_pieces(
-    rows: Sequence[Sequence[Piece]], tokenizer: Any
-) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]]:
-    """Encode all pieces of a chunk in two calls: piece by piece, and whole rows to compare."""
+Encoded = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]
+_OPTIONS = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+
+
+def _encode_pieces(rows: Sequence[Sequence[Piece]], tokenizer: Any) -> Iterator[Encoded]:
+    """Encode all pieces of a chunk in two calls: piece by piece, and whole rows to compare.
+
+    Where the two differ, a token lies across a boundary, or the tokenizer puts a space before
+    every text; such rows are encoded again, with a closer look.
+    """
     if not rows:
         return
-    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    pieces = tokenizer([p.text for row in rows for p in row], **options)["input_ids"]
-    wholes = tokenizer(["".join(p.text for p in row) for row in rows], **options)["input_ids"]
+    pieces = tokenizer([p.text for row in rows for p in row], **_OPTIONS)["input_ids"]
+    wholes = tokenizer(["".join(p.text for p in row) for row in rows], **_OPTIONS)["input_ids"]
     stream = iter(pieces)
     for row, whole in zip(rows, wholes, strict=True):
         parts = [next(stream) for _ in row]
-        token_ids = np.fromiter((t for part in parts for t in part), dtype=np.int32)
-        flags = np.array([piece.trained for piece in row], dtype=bool)
-        trained: np.ndarray[Any, Any] = np.repeat(flags, [len(part) for part in parts])
-        yield token_ids, trained, token_ids.tolist() != list(whole)
+        token_ids, trained = _join(row, parts)
+        same = token_ids.tolist() == list(whole)
+        if same or not tokenizer.is_fast:
+            yield token_ids, trained, not same
+        else:
+            yield _encode_across(row, parts, tokenizer)
+
+
+def _join(
+    row: Sequence[Piece], parts: Sequence[Sequence[int]]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    token_ids = np.fromiter((t for part in parts for t in part), dtype=np.int32)
+    flags = np.array([piece.trained for piece in row], dtype=bool)
+    return token_ids, np.repeat(flags, [len(part) for part in parts])
+
+
+def _encode_across(row: Sequence[Piece], parts: Sequence[Sequence[int]], tokenizer: Any) -> Encoded:
+    """Encode a row whose pieces cannot be encoded one by one.
+
+    The text before the last trained piece is encoded in one go, as at inference. What follows
+    keeps the ids of the whole where they go on from there, and is encoded by itself elsewhere. A
+    token across the start of an earlier turn is not trained.
+    """
+    last = max(i for i, piece in enumerate(row) if piece.trained)
+    prompt, prompt_trained = _encode_by_place(row[:last], tokenizer)
+    whole, whole_trained = _encode_by_place(row, tokenizer)
+    if whole[: len(prompt)].tolist() == prompt.tolist():
+        return whole, whole_trained, False
+    rest, rest_trained = _join(row[last:], parts[last:])
+    token_ids = np.concatenate([prompt, rest])
+    return token_ids, np.concatenate([prompt_trained, rest_trained]), True
+
+
+def _encode_by_place(
+    row: Sequence[Piece], tokenizer: Any
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Encode the joined text; a token belongs to the piece in which it starts."""
+    text = "".join(piece.text for piece in row)
+    encoded = tokenizer(text, return_offsets_mapping=True, **_OPTIONS)
+    characters: np.ndarray[Any, Any] = np.repeat(
+        np.array([piece.trained for piece in row], dtype=bool), [len(p.text) for p in row]
+    )
+    places = [start for start, _ in encoded["offset_mapping"]]
+    return np.array(encoded["input_ids"], dtype=np.int32), characters[places]

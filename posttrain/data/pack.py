@@ -53,7 +53,11 @@ def plan_batches(
             break
         generator = np.random.default_rng((seed, number))
         order = generator.permutation(len(sizes))
-        order = order[: max(1, round(len(order) * min(1.0, remaining)))]
+        taken = round(len(order) * min(1.0, remaining))
+        # A pass of no example is none, unless it is all there is (rounding: 3.0000000000000004).
+        if not taken and plan:
+            break
+        order = order[: max(1, taken)]
         plan.extend(_pack_pass(order, sizes, batch_tokens, generator))
         number += 1
     return plan[:batches]

@@ -38,7 +38,7 @@ from posttrain.files import (
 )
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _DETECTION_ROWS = 50
 
 
@@ -225,10 +225,13 @@ def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> Non
         for name, kept in examples.items():
             save_store(building / name, kept)
         write_jsonl(building / "rejects.jsonl", (r.to_json() for r in [*rejects, *contaminated]))
-        write_jsonl(
-            building / "test.jsonl", ({"messages": r.chat.messages} for r in splits["test"])
-        )
+        write_jsonl(building / "test.jsonl", (_test_row(r) for r in splits["test"]))
         write_json(building / "report.json", report)
+
+
+def _test_row(record: Record) -> dict[str, Any]:
+    chat = record.chat
+    return {"messages": chat.messages, **({"tools": chat.tools} if chat.tools else {})}
 
 
 def _decontaminate(
@@ -238,7 +241,15 @@ def _decontaminate(
     settings = config.contamination
     if settings is None:
         return records, [], None
-    evaluation = [r for source in settings.against for r in read_source(source).records]
+    sources = [read_source(source) for source in settings.against]
+    for source in sources:
+        if not source.records:
+            raise DataError(
+                f"{source.rejects[0].origin}: {source.rejects[0].reason}; no row of this "
+                f"evaluation set can be read, so nothing would be compared",
+                hint="set the `format` or `columns` of contamination.against",
+            )
+    evaluation = [record for source in sources for record in source.records]
     found, report = find_contamination(records, evaluation, settings.keys)
     if found and settings.action == "error":
         raise DataError(
@@ -246,7 +257,12 @@ def _decontaminate(
             f"({found[0].detail}), and {len(found) - 1} others are",
             hint="remove them, or set contamination.action: drop",
         )
-    summary = {"action": settings.action, "matched_rows": report.matched_rows, **asdict(report)}
+    summary = {
+        "action": settings.action,
+        "matched_rows": report.matched_rows,
+        "unread_problems": sum(len(source.rejects) for source in sources),
+        **asdict(report),
+    }
     if settings.action != "drop":
         return records, [], summary
     dropped = {reject.origin for reject in found}

@@ -13,6 +13,8 @@ from posttrain.data.records import Origin, Row
 from posttrain.errors import DataError
 
 _BROKEN_HINT = "mend or remove this line, then run again"
+# Python's own limit, 131,072 characters, is shorter than many documents.
+_LONGEST_FIELD = 2**31 - 1
 
 
 def read_rows(path: Path) -> Iterator[tuple[Origin, Row]]:
@@ -67,11 +69,16 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
             continue
         try:
             yield Origin(str(path), number), json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: broken JSON at column {error.colno}: {error.msg}",
-                hint=_BROKEN_HINT,
-            ) from None
+        except (ValueError, RecursionError) as error:
+            raise _broken_json(path, number, error) from None
+
+
+def _broken_json(path: Path, line: int, error: Exception) -> DataError:
+    """Describe what ``json`` raised; besides broken syntax, endless numbers and deep nesting."""
+    problem = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        problem = f"at column {error.colno}: {error.msg}"
+    return DataError(f"{path}:{line}: broken JSON {problem}", hint=_BROKEN_HINT)
 
 
 def _read_array(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
@@ -86,32 +93,40 @@ def _read_array(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
         if position >= len(text):
             raise DataError(f"{path}:{line}: the JSON array is not closed", hint=_BROKEN_HINT)
         if text[position] == "]":
-            return
+            break
         try:
             row, end = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}",
-                hint=_BROKEN_HINT,
-            ) from None
+        except (ValueError, RecursionError) as error:
+            raise _broken_json(path, getattr(error, "lineno", line), error) from None
         yield Origin(str(path), line), row
         line += text.count("\n", position, end)
         position = end
+    rest = text[position + 1 :]
+    if rest.strip():
+        line += rest[: len(rest) - len(rest.lstrip())].count("\n")
+        raise DataError(f"{path}:{line}: text after the end of the JSON array", hint=_BROKEN_HINT)
 
 
 def _read_table(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 2
+    csv.field_size_limit(_LONGEST_FIELD)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    line = 1
     try:
-        for row in table:
-            if None in row or None in row.values():
+        for values in table:
+            if not names:
+                names = values
+                if twice := [name for name in names if names.count(name) > 1]:
+                    raise DataError(f"{path}:{line}: two columns are named `{twice[0]}`")
+            elif values and len(values) != len(names):
                 raise DataError(
-                    f"{path}:{line}: {len(table.fieldnames or ())} columns are named in the "
-                    f"header, this row has another number",
+                    f"{path}:{line}: {len(names)} columns are named in the header, "
+                    f"this row has {len(values)}",
                     hint=_BROKEN_HINT,
                 )
-            yield Origin(str(path), line), row
+            elif values:
+                yield Origin(str(path), line), dict(zip(names, values, strict=True))
             line = table.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{table.line_num}: broken table: {error}") from None

@@ -100,7 +100,7 @@ def check_chat(chat: Chat) -> None:
 
     Raises:
         RowError: A role is unknown, a turn has neither text nor tool calls, a system turn is not
-            the first, or there is no user or no assistant turn.
+            the first, there is no user or no assistant turn, or a text is not valid Unicode.
     """
     roles = [message["role"] for message in chat.messages]
     for position, message in enumerate(chat.messages):
@@ -113,6 +113,11 @@ def check_chat(chat: Chat) -> None:
             raise RowError("content is not text", f"turn {position + 1}")
         if not (content or "").strip() and not message.get("tool_calls") and role != "tool":
             raise RowError("empty turn", f"turn {position + 1}, {role}")
+    try:
+        chat.canonical().encode()
+    except UnicodeEncodeError as error:
+        # Half of a surrogate pair, which JSON can write as an escape and no tokenizer can read.
+        raise RowError("a text is not valid Unicode", error.reason) from None
     if "user" not in roles:
         raise RowError("no user turn")
     if "assistant" not in roles:

@@ -11,7 +11,7 @@ from typing import Any
 from posttrain.config.evaluation import TaskConfig
 from posttrain.data.encode import encode_prompt
 from posttrain.data.prepare import read_source
-from posttrain.data.records import Record
+from posttrain.data.records import Record, RowError
 from posttrain.data.templates import ChatRenderer
 from posttrain.errors import DataError
 from posttrain.evaluation.results import GradedRecord, summarize
@@ -41,8 +41,7 @@ def evaluate_math(
         DataError: A problem is unusable or has no reference answer.
     """
     problems = load_problems(task)
-    renderer = ChatRenderer(tokenizer)
-    prompts = [encode_prompt(problem, renderer) for problem in problems]
+    prompts = encode_problems(problems, tokenizer)
     started = time.perf_counter()
 
     def tell(done: int) -> None:
@@ -93,6 +92,25 @@ def load_problems(task: TaskConfig) -> Sequence[Record]:
                 hint=f"the task {task.task} needs rows in the gsm8k format",
             )
     return rows.records
+
+
+def encode_problems(problems: Sequence[Record], tokenizer: Any) -> list[list[int]]:
+    """Render and encode the problems' prompts.
+
+    Raises:
+        DataError: The template refuses one.
+    """
+    renderer = ChatRenderer(tokenizer)
+    prompts = []
+    for problem in problems:
+        try:
+            prompts.append(encode_prompt(problem, renderer))
+        except RowError as error:
+            raise DataError(
+                f"{problem.origin}: {error.reason}: {error.detail}",
+                hint="give the model's own chat_template, or mend the row",
+            ) from error
+    return prompts
 
 
 def grade(problem: Record, completion: Completion) -> GradedRecord:

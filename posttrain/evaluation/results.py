@@ -78,14 +78,22 @@ def compare_records(
         problems each side has alone.
 
     Raises:
-        DataError: They share no problem.
+        DataError: They share no problem, or problems of one name differ.
     """
-    left = {record["id"]: bool(record["correct"]) for record in first}
-    right = {record["id"]: bool(record["correct"]) for record in second}
+    left = {record["id"]: record for record in first}
+    right = {record["id"]: record for record in second}
     shared = [name for name in left if name in right]
     if not shared:
         raise DataError("the two evaluations share no problem", hint="evaluate the same file twice")
-    paired = compare_paired([left[n] for n in shared], [right[n] for n in shared])
+    # Two files may have one name; a pair of different problems says nothing.
+    if other := [n for n in shared if left[n]["reference"] != right[n]["reference"]]:
+        raise DataError(
+            f"{other[0]}: the two evaluations have different reference answers for this problem",
+            hint="evaluate the same file twice",
+        )
+    paired = compare_paired(
+        [bool(left[n]["correct"]) for n in shared], [bool(right[n]["correct"]) for n in shared]
+    )
     return {
         **asdict(paired),
         "interval": list(paired.interval),

@@ -54,7 +54,9 @@ def generate_greedy(
         One completion per prompt.
     """
     end_ids = find_end_ids(model, tokenizer)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_ids[0]
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None:  # any token will do: padding is masked
+        pad_id = end_ids[0] if end_ids else 0
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), batch_size):
@@ -88,10 +90,14 @@ def _generate_batch(
             attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            # A chat model's own sampling settings would only bring warnings here.
+            # A chat model's own sampling settings would only bring warnings here,
             temperature=None,
             top_p=None,
             top_k=None,
+            # and these would change what is the most likely token.
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             eos_token_id=end_ids or None,
             pad_token_id=pad_id,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from posttrain.config.model import ModelConfig
 from posttrain.errors import CheckpointError, ConfigError
 from posttrain.logs import quiet_libraries
+from posttrain.models.lora import quiet_peft
 from posttrain.models.tiny import BUILT_IN, ensure_tiny
 
 
@@ -60,7 +62,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             place, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # tokenizers raises bare exceptions
         raise _explain(name, "tokenizer", error) from error
     if config.chat_template:
         try:
@@ -83,7 +85,7 @@ def load_model_config(config: ModelConfig) -> Any:
         return AutoConfig.from_pretrained(
             place, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # whatever a broken config.json leads to
         raise _explain(config.path, "model", error) from error
 
 
@@ -114,18 +116,39 @@ def load_model(
     adapter = place / "adapter_config.json"
     base = config
     if adapter.is_file():
-        name = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not name:
-            raise CheckpointError(f"{adapter}: does not name its base model")
-        base = config.model_copy(update={"path": name})
+        base = config.model_copy(update={"path": _find_base(adapter)})
     model = _load_plain(base, attention=attention, dtype=dtype)
     if prepare:
         prepare(model)
     if adapter.is_file():
-        import peft
-
-        model = peft.PeftModel.from_pretrained(model, str(place), is_trainable=train_adapter)
+        model = _load_adapter(model, place, trainable=train_adapter)
     return model.eval()
+
+
+def _find_base(adapter: Path) -> str:
+    """Name of the model that an adapter belongs to."""
+    try:
+        name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(
+            f"{adapter}: does not name its base model", hint="the folder is incomplete or damaged"
+        )
+    return name
+
+
+def _load_adapter(model: Any, place: Path, *, trainable: bool) -> Any:
+    """Put the folder's adapter around a model; a part of it would be no adapter."""
+    import peft
+
+    try:
+        with quiet_peft():
+            # peft only warns of missing weights and would go on with fresh ones.
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            return peft.PeftModel.from_pretrained(model, str(place), is_trainable=trainable)
+    except Exception as error:  # safetensors, json, peft and shape errors share no base class
+        raise _explain(str(place), "adapter", error) from error
 
 
 def _load_plain(config: ModelConfig, *, attention: str, dtype: str) -> Any:
@@ -155,7 +178,7 @@ def _load_plain(config: ModelConfig, *, attention: str, dtype: str) -> Any:
 def _explain(name: str, what: str, error: Exception) -> CheckpointError:
     """One line for the many ways in which loading fails."""
     if Path(name).is_dir() or name in BUILT_IN:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return CheckpointError(
             f"{what} {name}: cannot be read: {reason}", hint="the folder is incomplete or damaged"
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from posttrain.config.model import LoraConfig
@@ -23,10 +26,14 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
     """
     import peft
 
-    if "lm_head" in config.targets:
-        raise ConfigError(
-            "lora.targets: an adapter on lm_head is not supported", hint="leave lm_head out"
-        )
+    head = model.get_output_embeddings()
+    if config.targets != "all-linear":
+        for name, module in model.named_modules():
+            if module is head and _is_named(name, config.targets):
+                raise ConfigError(
+                    f"lora.targets: an adapter on the output layer {name} is not supported",
+                    hint="leave it out",
+                )
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     settings = peft.LoraConfig(
         r=config.rank,
@@ -36,7 +43,8 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return peft.get_peft_model(model, settings)
+        with quiet_peft():
+            return peft.get_peft_model(model, settings)
     except ValueError as error:
         names = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)})
         raise ConfigError(
@@ -45,8 +53,24 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
         ) from error
 
 
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hold back a warning that is peft's to act on: it asks transformers by a name of before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        yield
+
+
 def _is_linear(module: Any) -> bool:
-    return type(module).__name__ == "Linear"
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def _is_named(name: str, targets: Sequence[str]) -> bool:
+    """Whether a module is meant: by its whole name or the end of it, as peft reads targets."""
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def count_lora_parameters(model: Any, config: LoraConfig) -> int:
@@ -57,18 +81,15 @@ def count_lora_parameters(model: Any, config: LoraConfig) -> int:
         config: Rank and places.
 
     Returns:
-        Sum over the targeted linear layers of rank * (inputs + outputs).
+        Sum over the targeted layers of rank * (inputs + outputs).
     """
     head = model.get_output_embeddings()
     total = 0
     for name, module in model.named_modules():
-        if not _is_linear(module):
-            continue
-        wanted = (
-            module is not head
-            if config.targets == "all-linear"
-            else name.rpartition(".")[2] in config.targets
-        )
+        if config.targets == "all-linear":
+            wanted = _is_linear(module) and module is not head
+        else:
+            wanted = _is_named(name, config.targets)
         if wanted:
-            total += config.rank * (module.in_features + module.out_features)
+            total += config.rank * sum(module.weight.shape)
     return total

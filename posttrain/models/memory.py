@@ -54,7 +54,8 @@ def estimate_memory(
         Bytes.
     """
     text = config.get_text_config()
-    hidden, inner, layers = text.hidden_size, text.intermediate_size, text.num_hidden_layers
+    hidden, layers = text.hidden_size, text.num_hidden_layers
+    inner = getattr(text, "intermediate_size", None) or 4 * hidden  # GPT-2 and its like say none
     size = getattr(text, "head_dim", None) or hidden // text.num_attention_heads
     queries = text.num_attention_heads * size
     keys = 2 * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * size

@@ -1,13 +1,14 @@
 """Teach a causal model of transformers to take a packed batch, leaving its code alone.
 
-Two hooks do it. Before the model's forward, the positions to score are handed to the model's own
-``logits_to_keep``, so only their hidden states reach the output layer. The output layer's forward
-then returns, for each of them, log-probability, entropy and top-1 correctness instead of logits.
-Both run inside the model's forward call, where sharding hooks have gathered the weights.
+Two wrappers do it. Around the model's forward, the positions to score are handed to the model's
+own ``logits_to_keep``, so only their hidden states reach the output layer. The output layer's
+forward then returns, for each of them, log-probability, entropy and top-1 correctness instead of
+logits. Both run inside the model's forward call, where sharding hooks have gathered the weights.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from types import MethodType
 from typing import Any, NamedTuple
@@ -62,36 +63,43 @@ def check_packable(config: Any) -> None:
 
 
 def prepare_packed(model: nn.Module) -> None:
-    """Install the two hooks on a causal language model (before adapters are added around it).
+    """Install the two wrappers on a causal language model (before adapters are added around it).
 
     Args:
         model: A transformers ``...ForCausalLM`` with one of our attention back ends.
 
     Raises:
-        ConfigError: The model cannot score chosen positions.
+        ConfigError: The model cannot score chosen positions, or would not ask our back end.
     """
+    if not getattr(model, "_supports_attention_backend", False):
+        raise ConfigError(
+            f"{type(model).__name__} has attention code of its own: packed examples would mix",
+            hint="choose a model whose attention transformers can exchange",
+        )
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise ConfigError(f"{type(model).__name__} cannot score chosen positions only")
     head = model.get_output_embeddings()
     request: dict[str, Tensor] = {}
+    model_forward, head_forward = model.forward, head.forward
 
-    def take_request(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    # Not a module hook: peft before 0.21 calls the model's `forward`, which passes hooks by.
+    @functools.wraps(model_forward)
+    def take_request(*args: Any, **kwargs: Any) -> Any:
+        request.clear()  # of a call that failed on its way to the head
         if "score_positions" in kwargs:
             kwargs["logits_to_keep"] = kwargs.pop("score_positions")
             request["targets"] = kwargs.pop("score_targets")
             # A cache makes transformers drop the packed mask: documents would see each other.
             kwargs["use_cache"] = False
-        return args, kwargs
-
-    plain_forward = head.forward
+        return model_forward(*args, **kwargs)
 
     def score(self: nn.Module, hidden: Tensor) -> Tensor:
         targets_N = request.pop("targets", None)
         if targets_N is None:
-            return plain_forward(hidden)
+            return head_forward(hidden)
         return torch.stack(score_tokens(hidden[0], *_weights(self), targets_N), dim=-1)[None]
 
-    model.register_forward_pre_hook(take_request, with_kwargs=True)
+    model.forward = take_request
     head.forward = MethodType(score, head)
 
 

@@ -35,10 +35,10 @@ CHAT_TEMPLATE = """\
 
 _SHAPE = {
     "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 4,
+    "intermediate_size": 768,
+    "num_hidden_layers": 3,
     "num_attention_heads": 6,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 3,
     "head_dim": 32,
     "max_position_embeddings": MAX_POSITIONS,
     "rope_theta": 10_000.0,
@@ -96,17 +96,17 @@ def train_tokenizer() -> Any:
     Returns:
         A fast tokenizer with the ChatML template.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     from posttrain.samples.math import generate_math
 
-    # Words with their space, runs of punctuation, and every digit by itself.
-    pattern = Regex(r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+")
+    # Every digit by itself; anything else may merge, across words too: common phrases become
+    # single tokens, and a problem has half as many of them.
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(pattern, behavior="isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -118,8 +118,8 @@ def train_tokenizer() -> Any:
         show_progress=False,
     )
     rows = generate_math(_CORPUS_ROWS, seed=0)
-    corpus = (f"user\nassistant\nsystem\n{row['question']}\n{row['answer']}" for row in rows)
-    tokenizer.train_from_iterator(corpus, trainer)
+    texts = (text for row in rows for text in ("user\n", "assistant\n", *_texts(row)))
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TURN,
@@ -129,3 +129,7 @@ def train_tokenizer() -> Any:
         model_max_length=MAX_POSITIONS,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _texts(row: dict[str, str]) -> tuple[str, str]:
+    return row["question"], row["answer"]

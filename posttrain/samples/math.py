@@ -26,7 +26,7 @@ LARGEST = 99
 """No number of any problem is larger than this."""
 
 _STEP = re.compile(r"\[(?:(?P<name>\w) = )?(?P<left>\w) (?P<sign>[-+×÷]) (?P<right>\w)\]")
-_PATIENCE = 1000
+_PATIENCE = 1000  # draws in a row that are not new before the problems count as used up
 
 
 def generate_math(num: int, seed: int) -> Iterator[dict[str, str]]:
@@ -45,50 +45,66 @@ def generate_math(num: int, seed: int) -> Iterator[dict[str, str]]:
     rng = random.Random(seed)
     seen: set[str] = set()
     for _ in range(num):
-        template, numbers, problem = _new_problem(rng, seen)
-        seen.add(problem)
+        template, numbers, equations = _draw_new(rng, seen)
         words = _english_scene(rng) if template.language == "en" else _chinese_scene(rng)
+        reasoning = _fill_in(template.answer, equations).format(**words, **numbers)
+        final = equations[-1].rsplit(" ", 1)[-1]
         yield {
             "question": template.question.format(**words, **numbers),
-            "answer": _write_answer(template, words, numbers),
-            "problem": problem,
+            "answer": f"{reasoning}\n#### {final}",
+            "problem": _identity(template, numbers),
         }
 
 
-def _new_problem(rng: random.Random, seen: set[str]) -> tuple[Template, dict[str, int], str]:
-    """Draws a template and numbers that have not been drawn before."""
+def _draw_new(rng: random.Random, seen: set[str]) -> tuple[Template, dict[str, int], list[str]]:
+    """Draws a template with numbers that are not in ``seen``, and adds them to it."""
     for _ in range(_PATIENCE):
         template = rng.choice(TEMPLATES)
-        numbers = _draw_numbers(rng, template)
-        problem = f"{template.name}:{','.join(map(str, numbers.values()))}"
+        numbers, equations = _draw_numbers(rng, template)
+        problem = _identity(template, numbers)
         if problem not in seen:
-            return template, numbers, problem
+            seen.add(problem)
+            return template, numbers, equations
     raise ValueError(f"only about {len(seen)} different problems exist; ask for fewer")
 
 
-def _draw_numbers(rng: random.Random, template: Template) -> dict[str, int]:
-    """Draws numbers until every step of the solution works out."""
+def _identity(template: Template, numbers: dict[str, int]) -> str:
+    """Names a problem by its template and numbers, whoever and whatever it is about."""
+    return f"{template.name}:{','.join(map(str, numbers.values()))}"
+
+
+def _draw_numbers(rng: random.Random, template: Template) -> tuple[dict[str, int], list[str]]:
+    """Draws numbers until every step works out; returns them with the written steps."""
     while True:
         numbers = {name: rng.randint(*limits) for name, limits in template.ranges.items()}
-        if _results(template, numbers) is not None:
-            return numbers
+        equations = _solve(template, numbers)
+        if equations is not None:
+            return numbers, equations
 
 
-def _results(template: Template, numbers: dict[str, int]) -> list[int] | None:
-    """Computes the results of the steps, or None if one of them does not work out."""
+def _solve(template: Template, numbers: dict[str, int]) -> list[str] | None:
+    """Writes the steps, such as ``6 × 7 = 42``, or returns None if one does not work out."""
     known = dict(numbers)
-    results: list[int] = []
+    equations: list[str] = []
     for step in _STEP.finditer(template.answer):
-        result = _compute(known[step["left"]], step["sign"], known[step["right"]])
+        left, right = known[step["left"]], known[step["right"]]
+        result = _compute(left, step["sign"], right)
         if result is None:
             return None
-        known[step["name"] or "="] = result
-        results.append(result)
-    return results
+        if step["name"]:
+            known[step["name"]] = result
+        equations.append(f"{left} {step['sign']} {right} = {result}")
+    return equations
+
+
+def _fill_in(answer: str, equations: list[str]) -> str:
+    """Puts the written steps in the places of the bracketed ones."""
+    remaining = iter(equations)
+    return _STEP.sub(lambda _: next(remaining), answer)
 
 
 def _compute(left: int, sign: str, right: int) -> int | None:
-    """Computes one step; None unless pupils could: a table fact, or a sum up to 99."""
+    """Computes one step; None unless it is in the multiplication table or within ``LARGEST``."""
     if sign == "×":
         return left * right if max(left, right) <= 9 else None
     if sign == "÷":
@@ -96,22 +112,6 @@ def _compute(left: int, sign: str, right: int) -> int | None:
         return quotient if rest == 0 and 2 <= quotient <= 9 else None
     result = left + right if sign == "+" else left - right
     return result if 2 <= result <= LARGEST else None
-
-
-def _write_answer(template: Template, words: dict[str, str], numbers: dict[str, int]) -> str:
-    """Writes the solution's steps with their numbers and results, then the final answer."""
-    known = dict(numbers)
-    final = 0
-
-    def write_step(step: re.Match[str]) -> str:
-        nonlocal final
-        left, right = known[step["left"]], known[step["right"]]
-        final = _compute(left, step["sign"], right) or 0
-        known[step["name"] or "="] = final
-        return f"{left} {step['sign']} {right} = {final}"
-
-    text = _STEP.sub(write_step, template.answer).format(**words, **numbers)
-    return f"{text}\n#### {final}"
 
 
 def _english_scene(rng: random.Random) -> dict[str, str]:

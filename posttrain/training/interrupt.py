@@ -33,7 +33,9 @@ def catch_stop_signals() -> Iterator[StopRequest]:
         if request:
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
-        say(f"{request.signal_name}: saving after this step (press Ctrl-C again to stop at once)")
+        # A signal may come while a line is being written; a second write inside it is refused.
+        with contextlib.suppress(RuntimeError):
+            say(f"{request.signal_name}: saving after this step (Ctrl-C again stops at once)")
 
     previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

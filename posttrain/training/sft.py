@@ -48,7 +48,7 @@ def train_sft(job: TrainingJob) -> TrainingSummary:
     _say_start(job, schedule, trainable, total, found)
     watch = WeightWatch(model)
     with (
-        MetricsRecorder(job.folder, found.step if found else 0) as recorder,
+        MetricsRecorder(job.folder, found.step) as recorder,
         catch_stop_signals() as stop,
     ):
         trainer = PackedTrainer(
@@ -70,7 +70,7 @@ def train_sft(job: TrainingJob) -> TrainingSummary:
             stop=stop,
             tokenizer=tokenizer,
         )
-        trainer.train(resume_from_checkpoint=str(found.path) if found else None)
+        trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
     if trainer.state.global_step < schedule.steps:
         raise InterruptedRunError(
             f"stopped after step {trainer.state.global_step} of {schedule.steps}; all is saved",
@@ -93,10 +93,9 @@ def build_model(job: TrainingJob) -> Any:
 
     def prepare(model: Any) -> None:
         check_packable(model.config)
-        model.config.use_cache = False
         prepare_packed(model)
         if job.stage.activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            _enable_checkpointing(model)
 
     model = load_model(
         job.recipe.model,
@@ -112,6 +111,13 @@ def build_model(job: TrainingJob) -> Any:
         return model
     # Full tuning on top of an adapter: its update becomes part of the weights first.
     return model.merge_and_unload()
+
+
+def _enable_checkpointing(model: Any) -> None:
+    # transformers renamed it after 5.17 and warns of the old name.
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def describe_data(data: PreparedData) -> None:
@@ -134,8 +140,8 @@ def describe_data(data: PreparedData) -> None:
         say(
             f"contamination: {contamination['matched_rows']:,} of "
             f"{contamination['training_rows']:,} training rows are among "
-            f"{contamination['evaluation_problems']:,} evaluation problems: "
-            f"{_ACTIONS[contamination['action']]}"
+            f"{contamination['evaluation_problems']:,} evaluation problems"
+            + (f": {_ACTIONS[contamination['action']]}" if contamination["matched_rows"] else "")
         )
     say(
         f"data: {report['tokens']:,} tokens, {report['trained_tokens']:,} of them trained "
@@ -148,7 +154,7 @@ def describe_data(data: PreparedData) -> None:
         )
 
 
-_ACTIONS = {"drop": "dropped", "report": "kept, as the recipe says", "error": "none"}
+_ACTIONS = {"drop": "dropped", "report": "kept, as the recipe says"}
 
 
 def _copy_data_report(data: PreparedData, folder: Path) -> None:
@@ -158,7 +164,7 @@ def _copy_data_report(data: PreparedData, folder: Path) -> None:
 
 
 def _say_start(
-    job: TrainingJob, schedule: Schedule, trainable: int, total: int, found: FoundCheckpoint | None
+    job: TrainingJob, schedule: Schedule, trainable: int, total: int, found: FoundCheckpoint
 ) -> None:
     say(
         f"training: {job.recipe.tuning}, {trainable:,} of {total:,} parameters; "
@@ -166,11 +172,12 @@ def _say_start(
         f"{schedule.steps:,} steps; {job.compute.device} {job.compute.precision} with "
         f"{job.compute.threads} threads"
     )
-    if found is None:
-        return
     for line in found.skipped:
         say(f"checkpoint passed over: {line}")
-    say(f"going on from step {found.step} of {schedule.steps} ({found.path})")
+    if found.path:
+        say(f"going on from step {found.step} of {schedule.steps} ({found.path})")
+    elif found.skipped:
+        say("no checkpoint is intact: starting at the beginning")
 
 
 def _validation_batches(job: TrainingJob, data: PreparedData) -> PlannedBatches | None:
@@ -187,14 +194,15 @@ def _summarize(
     tokens, trained_tokens, _ = schedule.done(schedule.steps)
     seconds, steps_before = trainer.training_seconds, trainer.first_step
     before = schedule.done(steps_before)
+    losses = trainer.logged_losses
     return TrainingSummary(
         steps=schedule.steps,
         tokens=tokens,
         trained_tokens=trained_tokens,
         tokens_per_second=(tokens - before[0]) / seconds,
         trained_tokens_per_second=(trained_tokens - before[1]) / seconds,
-        loss_first=trainer.first_loss,
-        loss_last=trainer.last_loss,
+        loss_first=losses[0] if losses else None,
+        loss_last=losses[-1] if losses else None,
         trainable_parameters=parameters[0],
         total_parameters=parameters[1],
         moved_share=moved,

@@ -2,9 +2,8 @@
 
 What happens in a step, in order: the batches of one optimizer step are drawn and their loss
 weights summed (`_get_num_items_in_batch`); each batch is scored and its share of the loss goes
-backward (`compute_loss`); gradients are clipped by transformers, checked (`StepWatch`), applied;
-metrics are logged (`log`), validation measured (`evaluate`), a checkpoint written
-(`_save_checkpoint`).
+backward (`compute_loss`); gradients are checked, clipped (`_clip_grad_norm`) and applied; metrics
+are logged (`log`), validation measured (`evaluate`), a checkpoint written (`_save_checkpoint`).
 """
 
 from __future__ import annotations
@@ -71,6 +70,7 @@ class PackedTrainer(Trainer):
         stop: StopRequest,
         tokenizer: Any,
     ) -> None:
+        use_cache = getattr(model.config, "use_cache", True)
         super().__init__(
             model=model,
             args=args,
@@ -80,6 +80,8 @@ class PackedTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[StepWatch(stop, self.start_clock)],
         )
+        # transformers has turned it off, and the exported config would say so for ever.
+        model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         # compute_loss divides by the whole step's loss weight; nothing may divide again.
@@ -88,8 +90,6 @@ class PackedTrainer(Trainer):
         self.recorder = recorder
         self.checkpoints = checkpoints
         self.keep_last = keep_last
-        self.first_loss: float | None = None
-        self.last_loss: float | None = None
         self._window = _Window()
         self._start_time = time.perf_counter()
         self.first_step = self._logged_step = 0
@@ -136,6 +136,11 @@ class PackedTrainer(Trainer):
         # Gradients are averaged over processes; the sum is wanted.
         return loss * self.args.world_size
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Refuse gradients that are not finite, before clipping makes them all so."""
+        check_gradients(model, self.state.global_step)
+        return super()._clip_grad_norm(model)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record training metrics and say how far the run is."""
         if "loss" not in logs:  # transformers' own end-of-run summary
@@ -145,9 +150,6 @@ class PackedTrainer(Trainer):
         window, self._window = self._window, _Window()
         seconds = max(time.perf_counter() - window.started, 1e-9)
         tokens_before, trained_before, _ = self.schedule.done(self._logged_step)
-        self.last_loss = logs["loss"]
-        if self.first_loss is None:
-            self.first_loss = logs["loss"]
         values = {
             "epoch": epoch,
             "loss": logs["loss"],
@@ -159,7 +161,7 @@ class PackedTrainer(Trainer):
             "trained_tokens": trained_tokens,
             "tokens_per_second": (tokens - tokens_before) / seconds,
             "trained_tokens_per_second": (trained_tokens - trained_before) / seconds,
-            "seconds": self.training_seconds,
+            "seconds": self.recorder.seconds_before + self.training_seconds,
         }
         self._logged_step = step
         self.recorder.record(step, values)
@@ -175,6 +177,11 @@ class PackedTrainer(Trainer):
             f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.2f}  "
             f"{values['tokens_per_second']:,.0f} tokens/s  {format_duration(left)} left"
         )
+
+    @property
+    def logged_losses(self) -> list[float]:
+        """Loss of every log line of the stage, those before a resume included."""
+        return [line["loss"] for line in self.state.log_history]
 
     def start_clock(self) -> None:
         """Measure time and speed from here."""
@@ -227,9 +234,8 @@ class PackedTrainer(Trainer):
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
         self._saved_step = step
-        prune_checkpoints(
-            self.checkpoints, keep_last=self.keep_last, best_step=self.state.best_global_step
-        )
+        best = self.state.best_global_step
+        prune_checkpoints(self.checkpoints, step=step, keep_last=self.keep_last, best_step=best)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
@@ -238,7 +244,7 @@ class PackedTrainer(Trainer):
 
 
 class StepWatch(TrainerCallback):
-    """Checks gradients before each update, and stops a run that was asked to.
+    """Starts the clock, logs the last step, and stops a run that was asked to.
 
     Args:
         stop: Set by a signal.
@@ -253,12 +259,10 @@ class StepWatch(TrainerCallback):
         """Start the clock."""
         self.start_clock()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refuse to apply gradients that are not finite."""
-        check_gradients(kwargs["model"], state.global_step)
-
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Save and end training where that was asked for."""
+        """Save and end training where that was asked for; leave no step unlogged at the end."""
+        if self.stop or state.global_step >= state.max_steps:
+            control.should_log = True
         if self.stop:
             control.should_save = True
             control.should_training_stop = True

@@ -75,7 +75,9 @@ def test_a_damaged_newest_checkpoint_is_named_and_passed_over(cli, recipe, cache
     weights.write_bytes(weights.read_bytes()[:1000])
     again = cli("train", str(recipe))
     assert again.returncode == 0, again.stderr
-    assert f"checkpoint passed over: {newest.name}: model.safetensors has 1000 bytes" in again.stderr
+    assert (
+        f"checkpoint passed over: {newest.name}: model.safetensors has 1000 bytes" in again.stderr
+    )
 
 
 def test_two_processes_cannot_work_on_one_run(cli, recipe, cache_dir):

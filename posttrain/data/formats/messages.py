@@ -8,6 +8,9 @@ from typing import Any
 from posttrain.data.formats.fields import other_texts
 from posttrain.data.records import Chat, Message, Row, RowError
 
+# Fields that ask for something we do not do; leaving them out would train on the wrong tokens.
+_REFUSED = ("function_call", "functions", "function_calls")
+_WEIGHTS = ("weight", "loss_weight", "train")
 _KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content")
 
 
@@ -15,7 +18,8 @@ def convert_messages(row: Row) -> Chat:
     """Convert a row; typed content blocks of text are joined.
 
     Raises:
-        RowError: ``messages`` or ``tools`` has another shape.
+        RowError: ``messages`` or ``tools`` has another shape, or a message asks for what is not
+            supported: a loss weight of its own, function calls of the old kind.
     """
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -35,9 +39,15 @@ def convert_messages(row: Row) -> Chat:
 def _convert_message(message: Any, turn: int) -> Message:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RowError("a message is not {role, content}", f"turn {turn}")
+    if unknown := [name for name in _REFUSED if message.get(name)]:
+        raise RowError(f"`{unknown[0]}` of a message is not supported", f"turn {turn}")
+    if message["role"] == "assistant":
+        for name in _WEIGHTS:
+            if message.get(name, 1) not in (1, None):
+                raise RowError(f"`{name}` of a message is not supported", f"turn {turn}")
     kept = {name: message[name] for name in _KEPT if message.get(name) is not None}
     kept["content"] = _join_content(message.get("content"), turn)
-    calls = kept.get("tool_calls", [])
+    calls = kept.pop("tool_calls", [])
     if not isinstance(calls, list):
         raise RowError("`tool_calls` is not a list", f"turn {turn}")
     kept_calls = [_convert_call(call, turn) for call in calls]
@@ -62,16 +72,22 @@ def _convert_call(call: Any, turn: int) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise RowError("a tool call has no function name", f"turn {turn}")
-    arguments = function.get("arguments", {})
+    arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
         arguments = _parse(arguments, f"turn {turn} arguments")
     if not isinstance(arguments, dict):
         raise RowError("tool call arguments are not an object", f"turn {turn}")
-    return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    # Some templates print the id, and refuse a call without one.
+    identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+    return {
+        **identity,
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
 
 
 def _parse(text: str, what: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RowError("broken JSON inside a field", f"{what}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise RowError("broken JSON inside a field", f"{what}: {error}") from None

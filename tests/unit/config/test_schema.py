@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import yaml
+
+from posttrain.config.schema import build_schema
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+# Where the name and the type say all, and a part whose class says it.
+SELF_EXPLANATORY = {"stage", "name", "seed", "data", "split", "model", "compute", "lora"}
+
+
+def properties(schema):
+    yield from schema["properties"].items()
+    for definition in schema["$defs"].values():
+        yield from definition.get("properties", {}).items()
+
+
+def test_every_setting_is_documented():
+    bare = {name for name, value in properties(build_schema()) if not value.get("description")}
+
+    assert bare <= SELF_EXPLANATORY | {
+        "weight_decay",
+        "log_every_steps",
+        "contamination",
+        "tasks",
+        "num",
+    }
+
+
+def test_documentation_stands_under_its_own_field():
+    sft = build_schema()["$defs"]["SftStage"]["properties"]
+
+    assert sft["accumulate"]["description"] == "Batches added up before each optimizer step."
+
+
+def test_included_file_may_leave_out_what_another_says():
+    schema = build_schema()
+
+    assert "required" not in schema
+    assert "base" in schema["properties"]
+
+
+def test_schema_file_beside_the_recipes_is_up_to_date():
+    stored = json.loads((RECIPES / "recipe.schema.json").read_text(encoding="utf-8"))
+
+    assert stored == build_schema(), "run `make schema`"
+
+
+def test_schema_knows_every_key_of_our_recipes():
+    known = {name for name, _ in properties(build_schema())}
+
+    def keys(value):
+        if isinstance(value, dict):
+            for name, item in value.items():
+                yield name
+                yield from keys(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from keys(item)
+
+    files = sorted(RECIPES.rglob("*.yaml"))
+    assert files
+    for file in files:
+        assert set(keys(yaml.safe_load(file.read_text(encoding="utf-8")))) <= known, file
+
+
+def test_schema_refuses_unknown_keys_everywhere():
+    schema = build_schema()
+
+    assert schema["additionalProperties"] is False
+    assert all(d["additionalProperties"] is False for d in schema["$defs"].values())

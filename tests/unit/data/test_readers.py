@@ -1,0 +1,154 @@
+import json
+
+import pytest
+
+from posttrain.data.readers import read_rows
+from posttrain.errors import DataError
+
+
+def read(path):
+    return [(origin.line, row) for origin, row in read_rows(path)]
+
+
+def mistake_in(path):
+    with pytest.raises(DataError) as caught:
+        list(read_rows(path))
+    return str(caught.value)
+
+
+def test_each_line_is_a_row_with_its_file_and_line(write):
+    path = write("rows.jsonl", '{"a": 1}\n\n  {"a": 2}\r\n{"a": 3}')
+
+    assert read(path) == [(1, {"a": 1}), (3, {"a": 2}), (4, {"a": 3})]
+    assert str(next(read_rows(path))[0]) == f"{path}:1"
+
+
+def test_array_items_have_the_line_they_start_on(write):
+    path = write("rows.json", '\n[\n  {"a":\n    1},\n\n  {"a": 2}, {"a": 3}\n]\n')
+
+    assert read(path) == [(3, {"a": 1}), (6, {"a": 2}), (6, {"a": 3})]
+
+
+def test_suffix_does_not_decide_between_array_and_lines(write):
+    assert read(write("rows.json", '{"a": 1}\n{"a": 2}\n')) == [(1, {"a": 1}), (2, {"a": 2})]
+    assert read(write("rows.jsonl", '[{"a": 1}]')) == [(1, {"a": 1})]
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_odd_line_breaks_inside_a_string_are_text(write, character):
+    rows = [{"a": f"one{character}two"}, {"a": "three"}]
+    lines = "".join(json.dumps(row, ensure_ascii=character < " ") + "\n" for row in rows)
+
+    assert read(write("rows.jsonl", lines)) == [(1, rows[0]), (2, rows[1])]
+
+
+def test_byte_order_mark_is_skipped(write):
+    assert read(write("a.jsonl", b'\xef\xbb\xbf{"a": 1}\n')) == [(1, {"a": 1})]
+    assert read(write("b.json", b'\xef\xbb\xbf[{"a": 1}]')) == [(1, {"a": 1})]
+    assert read(write("c.csv", b"\xef\xbb\xbfa\n1\n")) == [(2, {"a": "1"})]
+
+
+def test_broken_line_names_file_and_line(write):
+    path = write("rows.jsonl", '{"a": 1}\n{"a": }\n')
+
+    assert mistake_in(path).startswith(f"{path}:2: broken JSON at column 7")
+
+
+def test_broken_array_item_names_the_line_of_the_break(write):
+    path = write("rows.json", '[\n{"a": 1},\n{"a":\n  oops}\n]')
+
+    assert mistake_in(path).startswith(f"{path}:4: broken JSON at column 3")
+
+
+def test_array_cut_short_is_refused(write):
+    assert "the JSON array is not closed" in mistake_in(write("rows.json", '[{"a": 1},\n'))
+
+
+def test_text_after_the_array_is_refused_with_its_line(write):
+    path = write("rows.json", '[{"a": 1}]\n\n[{"a": 2}]\n')
+
+    assert mistake_in(path).startswith(f"{path}:3: text after the end of the JSON array")
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
+def test_number_or_nesting_beyond_python_is_a_broken_line(write, value):
+    path = write("rows.jsonl", f'{{"a": 1}}\n{{"a": {value}}}\n')
+
+    assert mistake_in(path).startswith(f"{path}:2: broken JSON")
+
+
+@pytest.mark.parametrize("row", ["3", '"text"', "null"])
+def test_row_that_is_no_object_is_refused_with_its_line(write, row):
+    path = write("rows.jsonl", f'{{"a": 1}}\n{row}\n')
+
+    assert mistake_in(path).startswith(f"{path}:2: a row must be an object")
+
+
+def test_nested_array_item_that_is_no_object_is_refused(write):
+    path = write("rows.json", '[\n{"a": 1},\n[2]\n]')
+
+    assert mistake_in(path).startswith(f"{path}:3: a row must be an object")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", ""), ("a.jsonl", "\n \n"), ("a.json", "[]"), ("a.csv", ""), ("a.csv", "x,y\n")],
+)
+def test_file_without_rows_is_refused(write, name, content):
+    path = write(name, content)
+
+    assert mistake_in(path).startswith(f"{path}: no rows")
+
+
+def test_missing_file_is_refused(tmp_path):
+    assert "no such file" in mistake_in(tmp_path / "absent.jsonl")
+
+
+def test_folder_instead_of_a_file_is_refused(tmp_path):
+    assert "cannot be read" in mistake_in(tmp_path)
+
+
+def test_text_that_is_not_utf8_names_its_line(write):
+    path = write("rows.jsonl", b'{"a": 1}\n{"a": "caf\xe9"}\n')
+
+    assert mistake_in(path).startswith(f"{path}:2: not UTF-8 text")
+
+
+def test_table_fields_may_hold_quotes_commas_and_line_breaks(write):
+    path = write("rows.csv", 'q,a\n"say ""hi"", now","one\ntwo"\nplain,\n')
+
+    assert read(path) == [
+        (2, {"q": 'say "hi", now', "a": "one\ntwo"}),
+        (4, {"q": "plain", "a": ""}),
+    ]
+
+
+def test_blank_table_line_moves_no_line_number(write):
+    assert read(write("rows.csv", "a\n1\n\n2\n")) == [(2, {"a": "1"}), (4, {"a": "2"})]
+
+
+def test_tabs_part_the_fields_of_a_tsv(write):
+    assert read(write("rows.tsv", "a\tb\n1,5\t2\n")) == [(2, {"a": "1,5", "b": "2"})]
+
+
+def test_table_field_longer_than_pythons_limit_is_read(write):
+    long = "x" * 200_000
+
+    assert read(write("rows.csv", f"a,b\n{long},1\n")) == [(2, {"a": long, "b": "1"})]
+
+
+@pytest.mark.parametrize(("row", "count"), [("1", 1), ("1,2,3", 3)])
+def test_row_with_another_number_of_fields_is_refused(write, row, count):
+    path = write("rows.csv", f"a,b\n1,2\n{row}\n")
+
+    assert mistake_in(path).startswith(
+        f"{path}:3: 2 columns are named in the header, this row has {count}"
+    )
+
+
+def test_two_columns_of_one_name_are_refused(write):
+    assert "two columns are named `a`" in mistake_in(write("rows.csv", "a,b,a\n1,2,3\n"))
+
+
+def test_quote_that_is_never_closed_is_refused(write):
+    assert "broken table" in mistake_in(write("rows.csv", 'a\n"1\n2\n'))
