@@ -49,6 +49,35 @@ def log_file(path: Path) -> Iterator[None]:
             _log_files.remove(file)
 
 
+class Progress:
+    """Says how far long work is, how fast, and how long it still takes; at most every 5 seconds.
+
+    Args:
+        label: What is being done.
+        total: Pieces of work.
+        unit: What a piece is, in the plural.
+    """
+
+    _PAUSE_SECONDS = 5.0
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._started = self._said = time.perf_counter()
+
+    def update(self, done: int) -> None:
+        """Tell how many pieces are done by now."""
+        now = time.perf_counter()
+        if done == 0 or now - self._said < self._PAUSE_SECONDS:
+            return
+        self._said = now
+        rate = done / (now - self._started)
+        left = format_duration((self._total - done) / rate)
+        say(
+            f"{self._label}: {done:,} of {self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s, "
+            f"{left} left"
+        )
+
+
 def quiet_libraries() -> None:
     """Silence the progress bars of transformers and the hub; warnings still come through."""
     from huggingface_hub.utils.tqdm import disable_progress_bars

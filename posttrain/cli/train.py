@@ -18,7 +18,11 @@ def add_commands(app: typer.Typer) -> None:
     for name, function, lines in (
         ("check", check, (f"posttrain check {recipe}",)),
         ("plan", plan, (f"posttrain plan {recipe}", f"posttrain plan {override} tuning=lora")),
-        ("schema", schema, ("posttrain schema > recipe.schema.json", "posttrain schema --markdown")),
+        (
+            "schema",
+            schema,
+            ("posttrain schema > recipe.schema.json", "posttrain schema --markdown"),
+        ),
         ("train", train, (f"posttrain train {recipe}", f"posttrain train {recipe} tuning=lora")),
         ("run", run, (f"posttrain run {recipe}", f"posttrain run {override}")),
         ("explain", explain, ("posttrain explain runs/demo/sft",)),

@@ -5,6 +5,7 @@ Every row is accounted for: rows read = examples + test rows + rejects, or the r
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ from posttrain.files import (
     write_json,
     write_jsonl,
 )
+from posttrain.logs import Progress
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
 _FORMAT_VERSION = 2
@@ -140,17 +142,25 @@ def data_digest(config: DataConfig, tokenizer: Any) -> str:
     """Content address: files' bytes, options, tokenizer, template, and our own format version."""
     files = {str(s.path): digest_file(_existing(s)) for s in _all_sources(config)}
     options = config.model_dump(mode="json")
-    backend = getattr(tokenizer, "backend_tokenizer", None)
     return digest_json(
         {
             "version": _FORMAT_VERSION,
             "options": options,
             "files": files,
-            "tokenizer": backend.to_str() if backend else tokenizer.get_vocab(),
+            "tokenizer": _tokenizer_state(tokenizer),
             "special": tokenizer.special_tokens_map,
             "template": tokenizer.chat_template,
         }
     )
+
+
+def _tokenizer_state(tokenizer: Any) -> Any:
+    """All that decides how a text is encoded, less the settings that each call makes anew."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tokenizer.get_vocab()
+    state = json.loads(backend.to_str())
+    return {name: state[name] for name in state if name not in ("padding", "truncation")}
 
 
 def _all_sources(config: DataConfig) -> list[SourceConfig]:
@@ -193,7 +203,9 @@ def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> Non
     options = EncodeOptions(config.max_tokens, config.train_on == "last_assistant")
     examples: dict[str, list[Example]] = {"train": [], "validation": []}
     for name, kept in examples.items():
-        for item in encode_records(splits[name], renderer, options):
+        progress = Progress(f"encoding {name}", len(splits[name]), "rows")
+        for done, item in enumerate(encode_records(splits[name], renderer, options)):
+            progress.update(done)
             if isinstance(item, Example):
                 kept.append(item)
             else:

@@ -106,7 +106,7 @@ class ChatRenderer:
         pieces: list[Piece] = []
         done = 0
         for turn, (start, end) in zip(turns, spans, strict=True):
-            begin = self._generation_start(chat, turn, plain, start)
+            begin = self._generation_start(chat, turn, plain, (start, end))
             stop = self._end_of_turn(chat, turn, plain, begin if end is None else end, begin)
             if not done <= begin < stop:
                 raise RowError("turns overlap in the render", f"turn {turn + 1}")
@@ -152,12 +152,14 @@ class ChatRenderer:
             "its text cannot be told apart in the render",
         )
 
-    def _generation_start(self, chat: Chat, turn: int, plain: str, start: int | None) -> int:
+    def _generation_start(self, chat: Chat, turn: int, plain: str, span: Span) -> int:
         """Character at which generation of a turn would start.
 
-        An earlier turn may have been written after another prompt, such as one that opens the
-        model's thinking; it then starts at its content. The last turn may not.
+        The prompt may hold the content's first words, such as the mark that opens the thinking.
+        An earlier turn may have been written after another prompt, and then starts at its
+        content; the last turn may not.
         """
+        start, end = span
         is_last = turn == len(chat.messages) - 1
         try:
             prompt = self.render(chat.messages[:turn], chat.tools, prompt=True)
@@ -165,7 +167,7 @@ class ChatRenderer:
             if is_last or start is None:
                 raise
             return start
-        if plain.startswith(prompt) and (start is None or len(prompt) <= start):
+        if plain.startswith(prompt) and (end is None or len(prompt) <= end):
             return len(prompt)
         if is_last or start is None:
             raise RowError(

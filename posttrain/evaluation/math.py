@@ -19,7 +19,7 @@ from posttrain.files import write_json, write_jsonl
 from posttrain.generation.greedy import Completion, generate_greedy
 from posttrain.grading.answers import find_numeric_answer
 from posttrain.grading.equivalence import numbers_equal
-from posttrain.logs import format_duration, say
+from posttrain.logs import Progress
 
 
 def evaluate_math(
@@ -43,19 +43,13 @@ def evaluate_math(
     problems = load_problems(task)
     prompts = encode_problems(problems, tokenizer)
     started = time.perf_counter()
-
-    def tell(done: int) -> None:
-        elapsed = time.perf_counter() - started
-        left = elapsed / done * (len(problems) - done)
-        say(f"{task.label}: {done}/{len(problems)} answered, {format_duration(left)} left")
-
     completions = generate_greedy(
         model,
         tokenizer,
         prompts,
         max_new_tokens=task.max_new_tokens,
         batch_size=task.batch_size,
-        progress=tell,
+        progress=Progress(task.label, len(problems), "answers").update,
     )
     seconds = time.perf_counter() - started
     records = [grade(p, c) for p, c in zip(problems, completions, strict=True)]

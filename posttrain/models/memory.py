@@ -34,12 +34,13 @@ def estimate_memory(
     *,
     total_parameters: int,
     trainable_parameters: int,
+    frozen_bytes: int,
     batch_tokens: int,
     activation_checkpointing: bool,
 ) -> MemoryEstimate:
     """Estimate the peak memory of training on one device.
 
-    Weights and gradients are fp32, AdamW keeps two more fp32 values per trainable parameter.
+    Trained weights and gradients are fp32, AdamW keeps two more fp32 values for each of them.
     Activations are counted from the tensors a transformer layer keeps for its backward pass; bf16
     halves about half of them, which is left out: the estimate errs on the high side.
 
@@ -47,6 +48,7 @@ def estimate_memory(
         config: The model's transformers config.
         total_parameters: Of the model with adapters.
         trainable_parameters: Of these.
+        frozen_bytes: Bytes of each parameter that is not trained: 4, or 2 in bf16.
         batch_tokens: Tokens in one batch.
         activation_checkpointing: Whether only layer inputs are kept.
 
@@ -66,7 +68,7 @@ def estimate_memory(
     per_token = per_layer * kept_layers + (hidden * layers if activation_checkpointing else 0)
     vocabulary_rows = min(batch_tokens, 16 * 2**20 // text.vocab_size)
     return MemoryEstimate(
-        weights=4 * total_parameters,
+        weights=4 * trainable_parameters + frozen_bytes * (total_parameters - trainable_parameters),
         gradients=4 * trainable_parameters,
         optimizer=8 * trainable_parameters,
         activations=4 * batch_tokens * per_token,

@@ -100,7 +100,7 @@ def build_model(job: TrainingJob) -> Any:
     model = load_model(
         job.recipe.model,
         attention=f"posttrain_{attention}",
-        dtype="float32",
+        dtype=weight_dtype(job.recipe.tuning, job.compute.precision),
         prepare=prepare,
         train_adapter=adapters,
     )
@@ -110,7 +110,7 @@ def build_model(job: TrainingJob) -> Any:
         say("going on with the adapter that the model folder holds; `lora` is not used")
         return model
     # Full tuning on top of an adapter: its update becomes part of the weights first.
-    return model.merge_and_unload()
+    return model.merge_and_unload().requires_grad_(True)
 
 
 def _enable_checkpointing(model: Any) -> None:
@@ -118,6 +118,11 @@ def _enable_checkpointing(model: Any) -> None:
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def weight_dtype(tuning: str, precision: str) -> str:
+    """Number format of the model's weights: trained ones are fp32, frozen ones need not be."""
+    return "bfloat16" if tuning == "lora" and precision == "bf16" else "float32"
 
 
 def describe_data(data: PreparedData) -> None:

@@ -15,7 +15,8 @@ PLAIN = (
 )
 STRIPS = PLAIN.replace("m.content", "m.content | trim")
 OTHER_LAST_END = PLAIN.replace(
-    "<|im_end|>\n", "{% if loop.last %}<|endoftext|>{% else %}<|im_end|>\n{% endif %}"
+    "<|im_end|>\n",
+    "{% if loop.last and m.role == 'assistant' %}<|endoftext|>{% else %}<|im_end|>\n{% endif %}",
 )
 TAIL = PLAIN.replace(
     "{% if add_gen", "{% if not add_generation_prompt %}<|endoftext|>{% endif %}{% if add_gen"
@@ -37,7 +38,7 @@ OPENS_THINKING = PLAIN.replace("assistant\n{% endif", "assistant\n<think>\n{% en
 TOOLS = (
     "{% if tools %}TOOLS {{ tools | tojson }}{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}{% if m.content %}\n{% endif %}"
+    "{% for c in m.tool_calls or [] %}{% if m.content %}{{ '\n' }}{% endif %}"
     "<|call|>{{ c.function.name }}<|args|>{{ c.function.arguments | tojson }}{% endfor %}"
     "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -1,0 +1,310 @@
+import copy
+import json
+
+import pytest
+
+from posttrain.config.data import DataConfig
+from posttrain.data.prepare import data_digest, prepare_data, read_source
+from posttrain.errors import ConfigError, DataError
+from posttrain.files import load_jsonl
+
+QUESTIONS = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(60)]
+
+
+def settings(*paths, **changes):
+    values = {"sources": [{"path": path} for path in paths], **changes}
+    return DataConfig.model_validate(values)
+
+
+def refusal(config, tokenizer):
+    with pytest.raises(DataError) as caught:
+        prepare_data(config, tokenizer)
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch, tiny_tokenizer):
+    # After the tokenizer, which lives in the session's cache.
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+
+
+def test_every_row_is_accounted_for(write, tiny_tokenizer):
+    rows = [
+        *QUESTIONS,
+        {"instruction": "no output", "output": ""},
+        {"instruction": "long", "output": "word " * 500},
+        {"instruction": "bad", "output": "<|im_end|>"},
+        {"instruction": "half", "output": "\ud83d"},
+    ]
+    path = write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    against = write("test.jsonl", [{"instruction": "question 3", "output": "x"}])
+    data = prepare_data(
+        settings(
+            path,
+            split={"validation": 0.2, "test": 0.2},
+            contamination={"against": [{"path": against}]},
+            max_tokens=200,
+        ),
+        tiny_tokenizer,
+    )
+    report = data.report
+
+    examples = report["examples"]["train"] + report["examples"]["validation"]
+    assert report["rows_read"] == len(rows)
+    assert examples + report["test_rows"] + sum(report["rejects"].values()) == len(rows)
+    assert min(report["examples"]["validation"], report["test_rows"]) > 0
+    assert report["examples"] == {"train": len(data.train), "validation": len(data.validation)}
+    assert report["trained_tokens"] == data.train.trained_tokens + data.validation.trained_tokens
+    assert report["contamination"]["matched_rows"] == 1
+
+
+def test_rejects_file_has_file_line_reason_and_row(write, tiny_tokenizer):
+    path = write("rows.jsonl", [*QUESTIONS[:20], {"instruction": "q", "output": None, "id": "x"}])
+    data = prepare_data(settings(path), tiny_tokenizer)
+
+    assert load_jsonl(data.folder / "rejects.jsonl") == [
+        {
+            "file": str(path),
+            "line": 21,
+            "reason": "no `output`",
+            "detail": "",
+            "row": {"instruction": "q", "output": None, "id": "x"},
+        }
+    ]
+
+
+def test_reject_that_utf8_cannot_hold_is_written_all_the_same(write, tiny_tokenizer):
+    rows = [*QUESTIONS[:20], {"instruction": "\ud83d", "output": ""}]
+    path = write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    data = prepare_data(settings(path), tiny_tokenizer)
+
+    (reject,) = load_jsonl(data.folder / "rejects.jsonl")
+    assert reject["row"]["instruction"] == "\ud83d"
+
+
+def test_test_split_is_a_file_of_messages_that_training_never_saw(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    data = prepare_data(settings(path, split={"test": 0.5}), tiny_tokenizer)
+    held_back = load_jsonl(data.folder / "test.jsonl")
+
+    assert 10 < len(held_back) == data.report["test_rows"] < 50
+    trained = {data.train.origin(i).line for i in range(len(data.train))}
+    lines = {
+        QUESTIONS.index(
+            {"instruction": r["messages"][0]["content"], "output": r["messages"][1]["content"]}
+        )
+        + 1
+        for r in held_back
+    }
+    assert trained | lines == set(range(1, 61))
+    assert not trained & lines
+
+
+def test_test_split_keeps_the_tools(write, tiny_tokenizer):
+    tool = {"name": "f"}
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": str(i)},
+                {"role": "assistant", "content": "b"},
+            ],
+            "tools": [tool],
+        }
+        for i in range(8)
+    ]
+    plain = [{"messages": row["messages"]} for row in rows]
+    paths = write("tools.jsonl", rows), write("plain.jsonl", plain)
+    data = prepare_data(
+        settings(*paths, split={"test": 0.5}, max_reject_fraction=1), tiny_tokenizer
+    )
+
+    assert {"tools" in row for row in load_jsonl(data.folder / "test.jsonl")} == {True, False}
+
+
+def test_second_call_takes_the_cache(write, tiny_tokenizer):
+    config = settings(write("rows.jsonl", QUESTIONS))
+    first, second = (prepare_data(config, tiny_tokenizer) for _ in range(2))
+
+    assert (first.reused, second.reused) == (False, True)
+    assert second.report == first.report
+    assert second.train.token_ids.tolist() == first.train.token_ids.tolist()
+
+
+def test_failed_preparation_leaves_nothing_to_reuse(write, tiny_tokenizer):
+    config = settings(write("rows.jsonl", QUESTIONS), max_tokens=1, max_reject_fraction=1)
+
+    assert "no row is left" in refusal(config, tiny_tokenizer)
+    assert "no row is left" in refusal(config, tiny_tokenizer)
+
+
+def test_digest_follows_rows_options_template_and_tokenizer(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    digests = [data_digest(settings(path), tiny_tokenizer)]
+    digests += [
+        data_digest(settings(path, **change), tiny_tokenizer)
+        for change in (
+            {"max_tokens": 100},
+            {"train_on": "last_assistant"},
+            {"split": {"validation": 0.1}},
+            {"split": {"seed": 1}},
+        )
+    ]
+    template = copy.deepcopy(tiny_tokenizer)
+    template.chat_template += " "
+    vocabulary = copy.deepcopy(tiny_tokenizer)
+    vocabulary.add_tokens(["more"])
+    special = copy.deepcopy(tiny_tokenizer)
+    special.eos_token = special.pad_token
+    digests += [data_digest(settings(path), t) for t in (template, vocabulary, special)]
+    write("rows.jsonl", QUESTIONS[:-1])
+    digests.append(data_digest(settings(path), tiny_tokenizer))
+
+    assert len(set(digests)) == len(digests)
+
+
+def test_digest_follows_the_evaluation_set(write, tiny_tokenizer):
+    path, against = write("rows.jsonl", QUESTIONS), write("test.jsonl", QUESTIONS[:2])
+    config = settings(path, contamination={"against": [{"path": against}]})
+    before = data_digest(config, tiny_tokenizer)
+    write("test.jsonl", QUESTIONS[:3])
+
+    assert data_digest(config, tiny_tokenizer) != before
+
+
+def test_digest_does_not_follow_what_a_tokenizer_was_used_for(write, tiny_tokenizer):
+    config = settings(write("rows.jsonl", QUESTIONS))
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    before = data_digest(config, tokenizer)
+    tokenizer(["a", "b c d"], padding=True, truncation=True, max_length=2)
+
+    assert data_digest(config, tokenizer) == before
+
+
+def test_too_many_rejects_stop_with_place_and_reasons(write, tiny_tokenizer):
+    bad = [{"instruction": "q", "output": ""}] * 3
+    path = write("rows.jsonl", [*QUESTIONS[:7], *bad])
+
+    message = refusal(settings(path), tiny_tokenizer)
+    assert message.startswith(f"{path}:8: no `output`; 3 of 10 rows are unusable (3 × no `output`)")
+    assert len(prepare_data(settings(path, max_reject_fraction=0.3), tiny_tokenizer).train) == 7
+
+
+def test_overlong_row_stops_where_asked(write, tiny_tokenizer):
+    path = write("rows.jsonl", [*QUESTIONS, {"instruction": "q", "output": "word " * 300}])
+
+    message = refusal(settings(path, overlong="error", max_tokens=100), tiny_tokenizer)
+    assert message.startswith(f"{path}:61: ")
+    assert "max_tokens is 100" in message
+    data = prepare_data(settings(path, max_tokens=100), tiny_tokenizer)
+    assert data.report["rejects"] == {"too long": 1}
+
+
+@pytest.mark.parametrize(("action", "left"), [("drop", 59), ("report", 60)])
+def test_contaminated_row_is_dropped_or_reported(write, tiny_tokenizer, action, left):
+    path = write("rows.jsonl", QUESTIONS)
+    against = write("test.jsonl", [{"instruction": "QUESTION 7", "output": "x"}])
+    contamination = {"against": [{"path": against}], "action": action}
+    data = prepare_data(settings(path, contamination=contamination), tiny_tokenizer)
+
+    assert len(data.train) == left
+    assert data.report["contamination"]["matched_rows"] == 1
+    rejects = load_jsonl(data.folder / "rejects.jsonl")
+    expected = [(8, "in an evaluation set", f"prompt text, {against}:1")] if left == 59 else []
+    assert [(r["line"], r["reason"], r["detail"]) for r in rejects] == expected
+
+
+def test_contaminated_row_stops_where_asked(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    contamination = {"against": [{"path": path, "limit": 2}], "action": "error"}
+
+    message = refusal(settings(path, contamination=contamination), tiny_tokenizer)
+    assert message.startswith(f"{path}:1: this training row is also an evaluation problem")
+
+
+def test_evaluation_set_that_cannot_be_read_is_not_taken_for_clean(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    against = write("test.jsonl", [{**row, "output": ""} for row in QUESTIONS])
+    contamination = {"against": [{"path": against}]}
+
+    message = refusal(settings(path, contamination=contamination), tiny_tokenizer)
+    assert message.startswith(f"{against}:1: no `output`; no row of this evaluation set")
+
+
+def test_evaluation_problems_that_were_not_read_are_counted(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    against = write("test.jsonl", [{"instruction": "x", "output": "y"}, {"output": "y"}])
+    config = settings(path, contamination={"against": [{"path": against, "format": "alpaca"}]})
+
+    assert prepare_data(config, tiny_tokenizer).report["contamination"]["unread_problems"] == 1
+
+
+def test_columns_give_the_expected_names(write):
+    path = write("rows.csv", "prompt,reply,id\na,b,7\n")
+    columns = {"instruction": "prompt", "output": "reply"}
+    source = settings(path).sources[0].model_copy(update={"columns": columns})
+    rows = read_source(source)
+
+    assert [m["content"] for m in rows.records[0].chat.messages] == ["a", "b"]
+    assert rows.records[0].chat.keys == {"id": "7"}
+    assert rows.report["format"] == "alpaca"
+
+
+def test_columns_may_swap_names(write):
+    path = write("rows.csv", "instruction,output\nb,a\n")
+    columns = {"instruction": "output", "output": "instruction"}
+    rows = read_source(settings(path).sources[0].model_copy(update={"columns": columns}))
+
+    assert [m["content"] for m in rows.records[0].chat.messages] == ["a", "b"]
+
+
+def test_column_that_is_not_there_is_named(write):
+    path = write("rows.csv", "prompt,output\na,b\n")
+    source = settings(path).sources[0].model_copy(update={"columns": {"instruction": "query"}})
+
+    with pytest.raises(DataError, match=r"rows\.csv:2: no column `query`; .*prompt, output"):
+        read_source(source)
+
+
+def test_limit_takes_the_first_rows(write):
+    source = settings(write("rows.jsonl", QUESTIONS)).sources[0]
+
+    assert read_source(source.model_copy(update={"limit": 5})).report["rows"] == 5
+
+
+def test_format_named_in_the_recipe_is_not_guessed(write):
+    row = {"question": "q", "answer": "a\n#### 1", "instruction": "i", "output": "o"}
+    source = settings(write("rows.jsonl", [row])).sources[0]
+    read = read_source(source.model_copy(update={"format": "alpaca"}))
+
+    assert read.records[0].chat.messages[0]["content"] == "i"
+    assert read.report["evidence"] == "as the recipe says"
+    assert read_source(source).report["format"] == "gsm8k"
+
+
+def test_rows_of_several_files_keep_their_origins(write, tiny_tokenizer):
+    one, two = write("a.jsonl", QUESTIONS[:2]), write("b.jsonl", QUESTIONS[2:4])
+    data = prepare_data(settings(one, two), tiny_tokenizer)
+
+    assert [str(data.train.origin(i)) for i in range(4)] == [
+        f"{one}:1",
+        f"{one}:2",
+        f"{two}:1",
+        f"{two}:2",
+    ]
+
+
+def test_missing_file_is_refused_before_anything_else(tmp_path, tiny_tokenizer):
+    assert "no such file" in refusal(settings(tmp_path / "absent.jsonl"), tiny_tokenizer)
+
+
+def test_tokenizer_without_template_is_refused(write, tokenizer_with):
+    with pytest.raises(ConfigError, match="no chat template"):
+        prepare_data(settings(write("rows.jsonl", QUESTIONS)), tokenizer_with(None))
+
+
+def test_real_alpaca_rows_are_all_used(shared_data, tiny_tokenizer):
+    path = shared_data / "llamafactory" / "alpaca_en_demo.json"
+    data = prepare_data(settings(path, max_tokens=100_000), tiny_tokenizer)
+
+    assert data.report["rows_read"] == len(data.train) == 999
+    assert sum(check["failures"] for check in data.report["audit"]) == 0

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from posttrain.errors import ConfigError
+from posttrain.layout import SegmentTable
+from posttrain.models.attention import choose_attention, dense_mask
+
+
+def test_the_dense_mask_is_the_definition_of_the_layout():
+    # Root of 2 tokens, its child of 2, the child's child of 1, another root of 1.
+    table = SegmentTable((0, 2, 4, 5), (2, 2, 1, 1), (-1, 0, 1, -1))
+    expected = [
+        "1.....",
+        "11....",
+        "111...",
+        "1111..",
+        "11111.",
+        ".....1",
+    ]
+    assert dense_mask(table).tolist() == [[mark == "1" for mark in row] for row in expected]
+
+
+def test_siblings_do_not_see_each_other():
+    table = SegmentTable((0, 1, 2), (1, 1, 1), (-1, 0, 0))
+    assert torch.equal(dense_mask(table)[2], torch.tensor([True, False, True]))
+
+
+def test_auto_is_settled_with_a_reason_and_wishes_are_kept():
+    assert choose_attention("auto", "cpu")[0] == "sdpa"
+    assert choose_attention("eager", "cpu") == ("eager", "as the recipe says")
+    assert choose_attention("flex", "cuda")[0] == "flex"
+
+
+def test_flex_on_a_cpu_is_refused():
+    with pytest.raises(ConfigError, match="no backward pass on a CPU"):
+        choose_attention("flex", "cpu")

@@ -1,0 +1,65 @@
+import re
+
+import pytest
+
+from posttrain.logs import format_bytes, format_duration, log_file, say, show
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.7, "1 h 00 min"),
+        (7620, "2 h 07 min"),
+    ],
+)
+def test_duration_is_said_as_people_say_it(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (1.5 * 2**30, "1.5 GiB"),
+        (2**41, "2048.0 GiB"),
+    ],
+)
+def test_size_is_in_the_largest_fitting_unit(size_bytes, text):
+    assert format_bytes(size_bytes) == text
+
+
+def test_results_and_progress_go_to_their_own_streams(capsys):
+    say("working")
+    show("42")
+
+    assert capsys.readouterr() == ("42\n", "working\n")
+
+
+def test_all_that_is_said_inside_the_block_is_in_the_file(tmp_path, capsys):
+    path = tmp_path / "deep" / "train.log"
+    say("before")
+    with log_file(path):
+        say("one\ntwo")
+        show("three")
+    with log_file(path):
+        say("four")
+    say("after")
+
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [re.sub(f"^{stamp}", "", line) for line in lines] == ["one", "two", "three", "four"]
+    assert capsys.readouterr().err == "before\none\ntwo\nfour\nafter\n"
+
+
+def test_file_is_let_go_when_the_block_fails(tmp_path):
+    with pytest.raises(RuntimeError), log_file(tmp_path / "a.log"):
+        raise RuntimeError
+    say("later")
+
+    assert (tmp_path / "a.log").read_text() == ""
