@@ -89,7 +89,6 @@ def test_vocabulary_and_output_rows_agree(cache_dir, tiny_tokenizer):
     assert model.generation_config.eos_token_id == tiny_tokenizer.eos_token_id
 
 
-@pytest.mark.slow
 def test_the_wide_model_has_as_many_rows_as_qwen3(cache_dir):
     folder = ensure_tiny("tiny-wide")
     assert AutoConfig.from_pretrained(folder).vocab_size == QWEN3_VOCABULARY == 151_936

@@ -1,0 +1,37 @@
+"""The end of a run: report, table, and what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from posttrain.errors import CheckpointError, DataError
+from posttrain.logs import say, show
+from posttrain.runs.find import find_latest_model
+
+
+def finish_run(folder: Path) -> None:
+    """Write the report and print table and next commands."""
+    write_report(folder)
+    try:
+        trained = find_latest_model(str(folder)) != str(folder)
+    except CheckpointError:
+        trained = False
+    if trained:
+        show(f"talk to it:     posttrain chat {folder}")
+    show("your own data:  posttrain prepare YOUR.jsonl, then a recipe: docs/guide.md")
+
+
+def write_report(folder: Path) -> None:
+    """Write ``report.html`` of a run and print its table.
+
+    Raises:
+        DataError: The folder is no run.
+    """
+    from posttrain.reports.run import build_run_report
+    from posttrain.reports.terminal import render_run_table
+
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder}: not a run's folder", hint="give a folder below runs/")
+    page = build_run_report(folder)
+    show(render_run_table(folder))
+    say(f"report: {page}")

@@ -1,0 +1,94 @@
+"""A run's folder: which stages are done, by which settings, and where their outputs are."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.config.recipe import Recipe, Stage
+from posttrain.errors import PosttrainError
+from posttrain.files import load_json, write_errors, write_json
+from posttrain.logs import say
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Folder of a recipe's run."""
+    root = recipe.output or Path(os.environ.get("POSTTRAIN_RUNS") or "runs").resolve()
+    return root / recipe.name
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """One stage's folder and the settings it belongs to."""
+
+    path: Path
+    digest: str
+    """Of everything that the stage's result depends on."""
+
+    def load_finished(self) -> dict[str, Any] | None:
+        """Read ``stage.json`` where the stage was finished with these very settings."""
+        found = _load_marker(self.path / "stage.json")
+        return found if found and found.get("digest") == self.digest else None
+
+    def begin(self) -> bool:
+        """Claim the folder; another result that lies there is moved aside, never lost.
+
+        Returns:
+            Whether an unfinished attempt with the same settings can be gone on with.
+        """
+        started = _load_marker(self.path / "started.json")
+        if started and started.get("digest") == self.digest:
+            (self.path / "stage.json").unlink(missing_ok=True)
+            return True
+        with write_errors(self.path):
+            if self.path.exists() and any(self.path.iterdir()):
+                aside = _free_name(self.path)
+                self.path.rename(aside)
+                say(f"settings or inputs have changed: the older result is kept as {aside}")
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "started.json", {"digest": self.digest})
+        return False
+
+    def finish(self, stage: Stage, started: float, result: dict[str, Any]) -> dict[str, Any]:
+        """Write ``stage.json``, which makes the stage count as done.
+
+        Args:
+            stage: Its settings.
+            started: ``time.time()`` at its start.
+            result: What else to store: summary, outputs, peak memory.
+
+        Returns:
+            What was written.
+        """
+        marker = {
+            "stage": stage.stage,
+            "name": stage.name,
+            "digest": self.digest,
+            "seconds": time.time() - started,
+            "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **result,
+        }
+        write_json(self.path / "stage.json", marker)
+        return marker
+
+
+def _load_marker(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        marker: dict[str, Any] = load_json(path)
+    except (ValueError, OSError) as error:
+        raise PosttrainError(
+            f"{path}: cannot be read: {error}", hint="delete the stage's folder to run it again"
+        ) from error
+    return marker
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    return aside

@@ -1,0 +1,87 @@
+"""Prepare the data of a recipe's training stages, and show examples of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from posttrain.config.data import SampleDataStage
+from posttrain.config.recipe import Recipe
+from posttrain.config.train import SftStage
+from posttrain.data.prepare import PreparedData, prepare_data
+from posttrain.errors import ConfigError, DataError
+from posttrain.logs import say, show
+from posttrain.models.load import load_tokenizer
+from posttrain.runs.folder import run_folder
+from posttrain.runs.run import run_recipe
+from posttrain.runs.stages import Progress, sample_file, settle_sources
+from posttrain.training.sft import describe_data
+
+
+def settle_training_stages(recipe: Recipe) -> Iterator[SftStage]:
+    """Make the sample data a recipe's training stages need, and yield them with their files."""
+    if any(isinstance(stage, SampleDataStage) for stage in recipe.stages):
+        run_recipe(recipe, "", only=("sample-data",))
+    progress = Progress(recipe, run_folder(recipe))
+    for stage in recipe.stages:
+        if isinstance(stage, SampleDataStage):
+            progress.sample_files[stage.name] = sample_file(stage, progress.folder / stage.name)
+        settled = settle_sources(stage, progress)
+        if isinstance(settled, SftStage):
+            yield settled
+
+
+def prepare_recipe(recipe: Recipe) -> None:
+    """Prepare the data of every training stage and say what became of each row.
+
+    Raises:
+        PosttrainError: Unusable data, tokenizer or template; no training stage.
+    """
+    for stage, data, _ in prepare_stages(recipe):
+        describe_data(data)
+        show(f"{stage.name}: prepared in {data.folder}")
+
+
+def prepare_stages(recipe: Recipe) -> Iterator[tuple[SftStage, PreparedData, Any]]:
+    """Yield every training stage with its prepared data and the tokenizer.
+
+    Raises:
+        ConfigError: The recipe has no training stage.
+    """
+    stages = list(settle_training_stages(recipe))
+    if not stages:
+        raise ConfigError(f"recipe `{recipe.name}`: no training stage, so nothing to prepare")
+    tokenizer = load_tokenizer(recipe.model)
+    for stage in stages:
+        yield stage, prepare_data(stage.data, tokenizer), tokenizer
+
+
+def inspect_recipe(recipe: Recipe, *, first: int, count: int, page: Path | None) -> None:
+    """Show examples of the first training stage token by token.
+
+    Args:
+        recipe: With a training stage.
+        first: First example, from 0.
+        count: How many.
+        page: HTML file to write, instead of the terminal.
+
+    Raises:
+        DataError: There are fewer examples.
+    """
+    from posttrain.reports.inspect import build_inspect_page, collect_examples, render_example
+
+    _, data, tokenizer = next(prepare_stages(recipe))
+    if first >= len(data.train):
+        raise DataError(f"no example {first}", hint=f"there are {len(data.train)}, from 0")
+    indices = range(first, min(first + count, len(data.train)))
+    inspected = collect_examples(data.train, tokenizer, indices)
+    if page:
+        say(f"page: {build_inspect_page(inspected, page)}")
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    for example in inspected:
+        console.print(example.header, style="bold", markup=False)
+        console.print(render_example(example.tokens))

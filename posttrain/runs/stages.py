@@ -1,0 +1,207 @@
+"""What each kind of stage depends on, and how it is run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from posttrain import __version__
+from posttrain.config.data import DataConfig, SampleDataStage, SourceConfig
+from posttrain.config.evaluation import EvaluateStage
+from posttrain.config.recipe import Recipe, Stage, stage_sources
+from posttrain.config.train import SftStage
+from posttrain.errors import ConfigError, DataError
+from posttrain.files import digest_file, digest_json, load_json, write_json, write_jsonl
+from posttrain.logs import say
+from posttrain.runtime import Compute, describe_environment, find_package_versions
+from posttrain.samples import GENERATORS
+
+
+@dataclass
+class Progress:
+    """What the stages so far have made, for those that follow."""
+
+    recipe: Recipe
+    folder: Path
+    sample_files: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, tuple[Path, str]] = field(default_factory=dict)
+    """Training stage -> folder of its model, digest of the stage; in order."""
+    pending: list[str] = field(default_factory=list)
+    """Training stages that have not been run; a later stage cannot take up from them."""
+    evaluations: dict[str, Path] = field(default_factory=dict)
+
+    def model_for(self, stage: Stage) -> tuple[str, str]:
+        """Find the model a stage starts from.
+
+        Returns:
+            Model name or folder, and the digest of the stage that made it (or the name itself).
+
+        Raises:
+            ConfigError: That stage has not been run.
+        """
+        wanted = None
+        if isinstance(stage, SftStage):
+            wanted = stage.start_from
+        elif isinstance(stage, EvaluateStage):
+            wanted = stage.model_from
+        base = self.recipe.model.path
+        if wanted == "base" or (wanted is None and not self.models and not self.pending):
+            return base, base
+        if wanted is None and self.pending:
+            wanted = self.pending[-1]
+        if wanted in self.pending:
+            raise ConfigError(
+                f"stage `{stage.name}` needs the model of `{wanted}`, which has not been trained",
+                hint="run `posttrain train` or `posttrain run` with this recipe first",
+            )
+        path, digest = self.models[wanted] if wanted else list(self.models.values())[-1]
+        return str(path), digest
+
+
+def settle_sources(stage: Stage, progress: Progress) -> Stage:
+    """Replace every ``from_stage`` by the file that the stage has made."""
+
+    def settle(source: SourceConfig) -> SourceConfig:
+        if source.from_stage is None:
+            return source
+        path = progress.sample_files[source.from_stage]
+        return source.model_copy(update={"path": path, "from_stage": None})
+
+    if isinstance(stage, SftStage):
+        return stage.model_copy(update={"data": _settle_data(stage.data, settle)})
+    if isinstance(stage, EvaluateStage):
+        tasks = tuple(t.model_copy(update={"data": settle(t.data)}) for t in stage.tasks)
+        return stage.model_copy(update={"tasks": tasks})
+    return stage
+
+
+def _settle_data(data: DataConfig, settle: Any) -> DataConfig:
+    update: dict[str, Any] = {"sources": tuple(settle(source) for source in data.sources)}
+    if data.contamination:
+        against = tuple(settle(source) for source in data.contamination.against)
+        update["contamination"] = data.contamination.model_copy(update={"against": against})
+    return data.model_copy(update=update)
+
+
+def stage_digest(stage: Stage, progress: Progress) -> str:
+    """Digest of everything a stage's result depends on.
+
+    Args:
+        stage: With settled sources.
+        progress: What came before.
+
+    Raises:
+        DataError: A source file does not exist.
+    """
+    basis: dict[str, Any] = {"version": __version__, "stage": stage.model_dump(mode="json")}
+    if not isinstance(stage, SampleDataStage):
+        recipe = progress.recipe
+        basis["files"] = [_digest_source(source) for source in stage_sources(stage)]
+        basis["model"] = recipe.model.model_dump(mode="json")
+        basis["from"] = progress.model_for(stage)
+        basis["compute"] = recipe.compute.model_dump(mode="json")
+        packages = find_package_versions()
+        basis["packages"] = {n: packages.get(n) for n in ("torch", "transformers", "peft")}
+        if isinstance(stage, SftStage):
+            basis["seed"] = recipe.seed
+            basis["tuning"] = recipe.tuning
+            basis["lora"] = recipe.lora.model_dump(mode="json") if recipe.tuning == "lora" else None
+    return digest_json(basis)
+
+
+def _digest_source(source: SourceConfig) -> str:
+    assert source.path is not None
+    try:
+        return digest_file(source.path)
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{source.path}: {reason}", hint="check the path in the recipe") from error
+
+
+def sample_file(stage: SampleDataStage, folder: Path) -> Path:
+    """Where a sample-data stage writes."""
+    return stage.out or folder / f"{stage.kind}.jsonl"
+
+
+def run_sample_data(stage: SampleDataStage, folder: Path) -> dict[str, Any]:
+    """Make sample data; the summary names file and rows."""
+    path = sample_file(stage, folder)
+    try:
+        rows = list(GENERATORS[stage.kind](stage.num, stage.seed))
+    except ValueError as error:
+        raise ConfigError(
+            f"sample-data {stage.kind} num={stage.num}: {error}", hint="ask for fewer rows"
+        ) from error
+    write_jsonl(path, rows)
+    say(f"made {len(rows):,} rows of {stage.kind} in {path}")
+    return {"summary": {"rows": len(rows), "file": str(path)}}
+
+
+def run_sft(
+    stage: SftStage, folder: Path, progress: Progress, compute: Compute, command: str
+) -> dict[str, Any]:
+    """Train, and write the lineage of the model."""
+    from posttrain.training.sft import train_sft
+    from posttrain.training.stage import TrainingJob
+
+    start, parent = progress.model_for(stage)
+    model = progress.recipe.model
+    # The tokenizer and template stay those of the recipe's model through all stages.
+    update = {"path": start, "tokenizer": model.tokenizer or model.path}
+    recipe = progress.recipe.model_copy(update={"model": model.model_copy(update=update)})
+    write_json(folder / "environment.json", describe_environment(compute))
+    job = TrainingJob(recipe, stage, folder, compute, command)
+    summary = asdict(train_sft(job))
+    report = load_json(folder / "data" / "report.json")
+    write_json(
+        folder / "lineage.json",
+        {
+            "stage": stage.model_dump(mode="json"),
+            "tuning": recipe.tuning,
+            "parent_model": start,
+            "parent_digest": parent,
+            "data_digest": report["digest"],
+            "data_files": [source["path"] for source in report["sources"]],
+            "seed": recipe.seed,
+            "weights": load_json(job.final / "MANIFEST.json")["files"],
+            "environment": describe_environment(compute),
+        },
+    )
+    return {"summary": summary, "model": str(job.final)}
+
+
+def run_evaluate(
+    stage: EvaluateStage, folder: Path, progress: Progress, compute: Compute
+) -> dict[str, Any]:
+    """Measure a model on every task of the stage, and compare with an earlier stage."""
+    from posttrain.evaluation.math import evaluate_math
+    from posttrain.evaluation.results import compare_records, load_records
+    from posttrain.models.load import load_model, load_tokenizer
+
+    name, parent = progress.model_for(stage)
+    config = progress.recipe.model.model_copy(update={"path": name})
+    tokens = progress.recipe.model
+    tokenizer = load_tokenizer(
+        config.model_copy(update={"tokenizer": tokens.tokenizer or tokens.path})
+    )
+    dtype = "bfloat16" if compute.precision == "bf16" else "float32"
+    model = load_model(config, attention="sdpa", dtype=dtype).to(compute.device)
+    write_json(folder / "lineage.json", {"model": name, "model_digest": parent})
+    scores = {}
+    for task in stage.tasks:
+        place = folder / task.label
+        results = evaluate_math(task, model, tokenizer, place, model_name=name)
+        if stage.compare_to:
+            other = progress.evaluations[stage.compare_to] / task.label
+            comparison = compare_records(load_records(place), load_records(other))
+            results["comparison"] = {"other": stage.compare_to, **comparison}
+            write_json(place / "results.json", results)
+        low, high = results["interval"]
+        say(
+            f"{stage.name}: {task.label}: {results['accuracy']:.1%} right "
+            f"({results['correct']} of {results['problems']}, 95 % interval "
+            f"{low:.1%} to {high:.1%})"
+        )
+        scores[task.label] = results["accuracy"]
+    return {"summary": scores}

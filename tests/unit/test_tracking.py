@@ -1,0 +1,61 @@
+import json
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from posttrain.tracking import MetricsRecorder
+
+
+def read_lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_board(folder, name):
+    board = EventAccumulator(str(folder / "tensorboard"))
+    board.Reload()
+    return {event.step: event.value for event in board.Scalars(name)}
+
+
+def record(folder, steps, *, from_step=0, base=0.0):
+    with MetricsRecorder(folder, from_step) as recorder:
+        for step in steps:
+            recorder.record(step, {"loss": base + step, "accuracy": step / 10})
+
+
+def test_lines_and_tensorboard_hold_the_same_numbers(tmp_path):
+    record(tmp_path, [1, 2, 3])
+    assert read_lines(tmp_path)[1] == {"step": 2, "loss": 2.0, "accuracy": 0.2}
+    assert read_board(tmp_path, "loss") == {1: 1.0, 2: 2.0, 3: 3.0}
+    assert read_board(tmp_path, "accuracy") == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3})
+
+
+@pytest.mark.parametrize("resume", [0, 2, 4])
+def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path, resume):
+    record(tmp_path, [1, 2, 3, 4, 5])
+    again = range(resume + 1, 7)
+    record(tmp_path, again, from_step=resume, base=100.0)
+    expected = {s: float(s) for s in range(1, resume + 1)} | {s: 100.0 + s for s in again}
+    assert {row["step"]: row["loss"] for row in read_lines(tmp_path)} == expected
+    assert len(read_lines(tmp_path)) == 6
+    assert read_board(tmp_path, "loss") == expected
+
+
+def test_half_a_last_line_of_a_killed_run_is_dropped(tmp_path):
+    record(tmp_path, [1, 2])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    record(tmp_path, [3], from_step=2)
+    assert [row["step"] for row in read_lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_line_is_readable_as_soon_as_it_is_recorded(tmp_path):
+    with MetricsRecorder(tmp_path) as recorder:
+        recorder.record(1, {"loss": 1.5})
+        assert read_lines(tmp_path) == [{"step": 1, "loss": 1.5}]
+
+
+def test_a_loss_that_is_not_a_number_stays_visible(tmp_path):
+    with MetricsRecorder(tmp_path) as recorder:
+        recorder.record(1, {"loss": math.nan})
+    assert math.isnan(read_lines(tmp_path)[0]["loss"])
