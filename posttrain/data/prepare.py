@@ -307,7 +307,8 @@ def _check_rejects(config: DataConfig, rejects: Sequence[Reject], rows_read: int
         reasons = ", ".join(f"{count} × {reason}" for reason, count in counts)
         first = rejects[0]
         raise DataError(
-            f"{first.origin}: {first.reason} {first.detail}".rstrip()
+            f"{first.origin}: {first.reason}"
+            + (f" ({first.detail})" if first.detail else "")
             + f"; {len(rejects)} of {rows_read} rows are unusable ({reasons})",
             hint=f"mend them, or raise data.max_reject_fraction above "
             f"{config.max_reject_fraction:g}",

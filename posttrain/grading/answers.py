@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# 1,234.5 | 1234.5 | .5, with a sign; a comma groups exactly three digits.
-_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+−]?\.\d+")
-_MARKER = re.compile(r"####[ \t]*([^\n]*)")
+# 1,234.5 | 1234.5 | .5; a comma groups exactly three digits.
+_UNSIGNED = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+# A dash after a letter, digit or bracket is a hyphen or minus between terms, no sign. A fraction
+# is taken whole: its numerator is not the answer.
+_NUMBER = re.compile(rf"(?:(?<![\w)\]])[-+−][$€£¥]?)?{_UNSIGNED}(?:/{_UNSIGNED})?")
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ def find_numeric_answer(completion: str) -> FoundAnswer:
     Returns:
         The answer with its parse status.
     """
-    marked = _MARKER.findall(completion)
-    if marked:
-        numbers = _NUMBER.findall(marked[-1])
-        return FoundAnswer(numbers[0], "marker") if numbers else FoundAnswer(None, "none")
+    _, marker, after = completion.rpartition("####")
+    if marker:
+        found = _NUMBER.search(after.partition("\n")[0])
+        return FoundAnswer(found[0], "marker") if found else FoundAnswer(None, "none")
     numbers = _NUMBER.findall(completion)
     return FoundAnswer(numbers[-1], "last_number") if numbers else FoundAnswer(None, "none")

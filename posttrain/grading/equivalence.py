@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
+
+_WRITTEN = re.compile(r"[-+]?(?:\d{1,3}(?:[, ]\d{3})+|\d+)?(?:\.\d+|(?<=\d)\.)?")
 
 
 def numbers_equal(answer: str, reference: str) -> bool:
@@ -23,14 +26,12 @@ def numbers_equal(answer: str, reference: str) -> bool:
 
 
 def parse_number(text: str) -> Decimal | None:
-    """Read a written number: thousands commas, a currency sign and spaces are let go.
+    """Read a written number: a currency sign before it and grouping of thousands are let go.
 
     Returns:
-        The exact value, or None where the text is no finite number.
+        The exact value, or None where the text is no number.
     """
-    cleaned = text.strip().lstrip("$¥€£").replace(",", "").replace(" ", "").replace("−", "-")
-    try:
-        value = Decimal(cleaned)
-    except InvalidOperation:
+    cleaned = re.sub(r"^([-+]?)[$¥€£] ?", r"\1", text.strip().replace("−", "-"))
+    if not re.search(r"\d", cleaned) or not _WRITTEN.fullmatch(cleaned):
         return None
-    return value if value.is_finite() else None
+    return Decimal(re.sub("[, ]", "", cleaned))

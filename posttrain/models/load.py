@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 
 from posttrain.config.model import ModelConfig
 from posttrain.errors import CheckpointError, ConfigError
-from posttrain.logs import quiet_libraries
+from posttrain.logs import quiet_libraries, say
 from posttrain.models.lora import quiet_peft
 from posttrain.models.tiny import BUILT_IN, ensure_tiny
 
@@ -38,7 +41,23 @@ def find_model(name: str) -> str:
             f"model {name}: no such folder",
             hint=f"give a model folder, a hub id like Qwen/Qwen3-0.6B, or {' or '.join(BUILT_IN)}",
         )
+    _settle_offline()
     return name
+
+
+def _settle_offline() -> None:
+    """Without a network, look only into the local hub cache: the hub's own retries take 25 s."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return
+    endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
+    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    try:
+        socket.create_connection((endpoint.hostname or "", port), timeout=5).close()
+    except OSError:
+        say(f"{constants.ENDPOINT} cannot be reached; looking into the local hub cache only")
+        constants.HF_HUB_OFFLINE = True
 
 
 def load_tokenizer(config: ModelConfig) -> Any:

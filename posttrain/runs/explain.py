@@ -30,12 +30,11 @@ def explain_folder(folder: Path) -> str:
         if damage := find_damage(folder):
             raise VerificationError(f"{folder}: {damage}")
         manifest = load_json(folder / MANIFEST)
-        parts.append(f"{folder}: step {manifest['step']}, all {len(manifest['files'])} files intact")
+        count = len(manifest["files"])
+        parts.append(f"{folder}: step {manifest['step']}, all {count} files intact")
     home = _find_lineage(folder)
     if home:
-        text = yaml.safe_dump(
-            load_json(home / "lineage.json"), sort_keys=False, allow_unicode=True
-        )
+        text = yaml.safe_dump(load_json(home / "lineage.json"), sort_keys=False, allow_unicode=True)
         parts.append(f"lineage ({home / 'lineage.json'}):\n{text.rstrip()}")
     elif (folder / "config.json").is_file():
         parts.extend(_describe_run(folder))

@@ -44,9 +44,7 @@ def plan_recipe(recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def _plan_stage(
-    recipe: Recipe, stage: SftStage, data: PreparedData, config: Any
-) -> Iterator[str]:
+def _plan_stage(recipe: Recipe, stage: SftStage, data: PreparedData, config: Any) -> Iterator[str]:
     schedule = build_schedule(data.train, stage, seed=recipe.seed)
     report = data.report
     batches, tokens = len(schedule.batches), int(schedule.batch_size_tokens.sum())

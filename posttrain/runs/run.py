@@ -20,6 +20,7 @@ from posttrain.logs import format_duration, log_file, say
 from posttrain.runs.folder import StageFolder, run_folder
 from posttrain.runs.stages import (
     Progress,
+    check_model,
     run_evaluate,
     run_sample_data,
     run_sft,
@@ -73,28 +74,32 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
 def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
     progress = Progress(recipe, folder)
     for stage in recipe.stages:
+        wanted = not only or stage.stage in only
+        if not wanted and _is_out_of_reach(stage, progress):
+            _pass_over(stage, progress)
+            continue
         settled = settle_sources(stage, progress)
-        place = folder / stage.name
-        if only and stage.stage not in only and not _is_finished(place):
-            if isinstance(stage, SftStage):
-                progress.pending.append(stage.name)
-            continue
-        stage_folder = StageFolder(place, stage_digest(settled, progress))
+        stage_folder = StageFolder(folder / stage.name, stage_digest(settled, progress))
         done = stage_folder.load_finished()
-        if done:
-            say(f"stage {stage.name}: unchanged, not run again ({place})")
-        elif only and stage.stage not in only:
-            say(f"stage {stage.name}: its settings have changed since it was run")
-            if isinstance(stage, SftStage):
-                progress.pending.append(stage.name)
-            continue
-        else:
+        if done and wanted:
+            say(f"stage {stage.name}: unchanged, not run again ({stage_folder.path})")
+        elif wanted:
             done = _run_stage(settled, stage_folder, progress, command)
-        _take_up(stage, done, stage_folder, progress)
+        if done:
+            _take_up(stage, done, stage_folder, progress)
+        else:
+            _pass_over(stage, progress)
 
 
-def _is_finished(place: Path) -> bool:
-    return (place / "stage.json").is_file()
+def _is_out_of_reach(stage: Stage, progress: Progress) -> bool:
+    """Whether a stage that is not to be run has no result, or one of a model yet to be trained."""
+    finished = (progress.folder / stage.name / "stage.json").is_file()
+    return not finished or progress.parent_of(stage) in progress.pending
+
+
+def _pass_over(stage: Stage, progress: Progress) -> None:
+    if isinstance(stage, SftStage):
+        progress.pending.append(stage.name)
 
 
 def _run_stage(
@@ -102,6 +107,8 @@ def _run_stage(
 ) -> dict[str, Any]:
     say(f"stage {stage.name}: {stage.stage}")
     started = time.time()
+    if not isinstance(stage, SampleDataStage):
+        check_model(stage, progress)
     folder.begin()
     if isinstance(stage, SampleDataStage):
         result = run_sample_data(stage, folder.path)
@@ -119,9 +126,7 @@ def _run_stage(
     return done
 
 
-def _take_up(
-    stage: Stage, done: dict[str, Any], folder: StageFolder, progress: Progress
-) -> None:
+def _take_up(stage: Stage, done: dict[str, Any], folder: StageFolder, progress: Progress) -> None:
     """Note a finished stage's outputs for the stages that follow."""
     if isinstance(stage, SampleDataStage):
         progress.sample_files[stage.name] = sample_file(stage, folder.path)

@@ -40,23 +40,29 @@ class Progress:
         Raises:
             ConfigError: That stage has not been run.
         """
-        wanted = None
-        if isinstance(stage, SftStage):
-            wanted = stage.start_from
-        elif isinstance(stage, EvaluateStage):
-            wanted = stage.model_from
-        base = self.recipe.model.path
-        if wanted == "base" or (wanted is None and not self.models and not self.pending):
-            return base, base
-        if wanted is None and self.pending:
-            wanted = self.pending[-1]
+        wanted = self.parent_of(stage)
+        if wanted is None:
+            return self.recipe.model.path, self.recipe.model.path
         if wanted in self.pending:
             raise ConfigError(
                 f"stage `{stage.name}` needs the model of `{wanted}`, which has not been trained",
                 hint="run `posttrain train` or `posttrain run` with this recipe first",
             )
-        path, digest = self.models[wanted] if wanted else list(self.models.values())[-1]
+        path, digest = self.models[wanted]
         return str(path), digest
+
+    def parent_of(self, stage: Stage) -> str | None:
+        """Find the training stage whose model a stage takes up; None for the recipe's own model."""
+        wanted = None
+        if isinstance(stage, SftStage):
+            wanted = stage.start_from
+        elif isinstance(stage, EvaluateStage):
+            wanted = stage.model_from
+        if wanted == "base":
+            return None
+        earlier = [*self.models, *self.pending]
+        order = [s.name for s in self.recipe.stages if s.name in earlier]
+        return wanted or (order[-1] if order else None)
 
 
 def settle_sources(stage: Stage, progress: Progress) -> Stage:
@@ -136,6 +142,21 @@ def run_sample_data(stage: SampleDataStage, folder: Path) -> dict[str, Any]:
     write_jsonl(path, rows)
     say(f"made {len(rows):,} rows of {stage.kind} in {path}")
     return {"summary": {"rows": len(rows), "file": str(path)}}
+
+
+def check_model(stage: Stage, progress: Progress) -> None:
+    """Look for the model and tokenizer of a stage before anything of it is begun.
+
+    Raises:
+        CheckpointError: One of them is missing or unreadable.
+    """
+    from posttrain.models.load import load_model_config, load_tokenizer
+
+    name, _ = progress.model_for(stage)
+    model = progress.recipe.model
+    load_tokenizer(model)
+    if not (Path(name) / "adapter_config.json").is_file():
+        load_model_config(model.model_copy(update={"path": name}))
 
 
 def run_sft(

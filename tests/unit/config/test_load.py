@@ -245,6 +245,19 @@ def test_mistake_above_the_base_names_the_including_file(write):
     assert mistake_in(path).startswith(f"{path}:3: `lora.rank`")
 
 
+def test_mistake_in_a_replaced_list_does_not_name_the_base(write):
+    write(RECIPE, "base.yaml")
+    path = write("base: base.yaml\nstages:\n  - stage: sft\n")
+
+    assert mistake_in(path) == f"{path}:3: `stages.0.data` is missing"
+
+
+def test_mistake_in_an_overridden_part_does_not_name_the_file(write):
+    path = write(RECIPE + "lora: {rank: 4}\n")
+
+    assert mistake_in(path, "lora={rank: 0}").startswith("command line `lora={rank: 0}`:")
+
+
 def test_circle_of_bases_is_refused(write):
     write("base: recipe.yaml\n", "base.yaml")
 

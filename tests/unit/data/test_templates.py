@@ -106,6 +106,15 @@ def test_template_that_strips_contents_is_taken(split):
     assert trained(pieces) == ["b<|im_end|>", "d<|im_end|>"]
 
 
+def test_stripped_earlier_turn_after_another_prompt_starts_at_its_words(split):
+    # Qwen3.5: the inference prompt opens the thinking, the render of earlier turns has none.
+    template = OPENS_THINKING.replace("m.content", "m.content | trim")
+    last = assistant("<think>\nr</think>d")
+    pieces = split(template, user("a"), assistant(" b\n"), user("c"), last)
+
+    assert trained(pieces) == ["b<|im_end|>", "r</think>d<|im_end|>"]
+
+
 def test_each_turn_keeps_the_end_token_that_the_template_gives_it(split):
     assert trained(split(OTHER_LAST_END, *CHAT)) == ["Hello.<|im_end|>", "Bye.<|endoftext|>"]
 

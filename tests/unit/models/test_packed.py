@@ -75,6 +75,13 @@ def test_plain_calls_after_scoring_are_plain_again(make_model):
     assert model(torch.arange(3, 9)[None]).logits.shape == (1, 6, 97)
 
 
+def test_scoring_makes_no_cache(make_model):
+    model = make_model(attn_implementation="posttrain_sdpa")
+    prepare_packed(model)
+    inputs = {n: v for n, v in make_batch([5, 6, 7]).items() if n != "score_weights"}
+    assert model(**inputs).past_key_values is None
+
+
 def test_a_call_that_failed_leaves_no_targets_behind(make_model):
     model = make_model(attn_implementation="posttrain_sdpa")
     prepare_packed(model)
