@@ -12,7 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from posttrain.files import cache_root, digest_json, publish_folder
+from posttrain.files import cache_root, digest_file, digest_json, publish_folder
+from posttrain.samples import math, math_templates
 
 BUILT_IN = ("tiny", "tiny-wide")
 END_OF_TURN, PAD, START_OF_TURN = "<|im_end|>", "<|endoftext|>", "<|im_start|>"
@@ -44,8 +45,6 @@ _SHAPE = {
     "rope_theta": 10_000.0,
     "tie_word_embeddings": True,
 }
-# Part of the cache key: raise it when the same settings would give another model.
-_VERSION = 1
 
 
 def ensure_tiny(name: str) -> Path:
@@ -59,7 +58,8 @@ def ensure_tiny(name: str) -> Path:
     """
     import transformers
 
-    settings = [_VERSION, _SHAPE, VOCABULARY, CHAT_TEMPLATE, _CORPUS_ROWS, transformers.__version__]
+    corpus = [digest_file(Path(module.__file__ or "")) for module in (math, math_templates)]
+    settings = [_SHAPE, VOCABULARY, CHAT_TEMPLATE, _CORPUS_ROWS, corpus, transformers.__version__]
     folder = cache_root() / "models" / f"{name}-{digest_json(settings)[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
@@ -99,8 +99,6 @@ def train_tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from posttrain.samples.math import generate_math
-
     # Every digit by itself; anything else may merge, across words too: common phrases become
     # single tokens, and a problem has half as many of them.
     tokenizer = Tokenizer(models.BPE())
@@ -117,7 +115,7 @@ def train_tokenizer() -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    rows = generate_math(_CORPUS_ROWS, seed=0)
+    rows = math.generate_math(_CORPUS_ROWS, seed=0)
     texts = (text for row in rows for text in ("user\n", "assistant\n", *_texts(row)))
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(

@@ -197,7 +197,7 @@ def _summarize(
 ) -> TrainingSummary:
     """Add up what was done; speeds are of this process's own share of the steps."""
     tokens, trained_tokens, _ = schedule.done(schedule.steps)
-    seconds, steps_before = trainer.training_seconds, trainer.first_step
+    seconds, steps_before = trainer.step_seconds, trainer.first_step
     before = schedule.done(steps_before)
     losses = trainer.logged_losses
     return TrainingSummary(

@@ -8,8 +8,9 @@ are logged (`log`), validation measured (`evaluate`), a checkpoint written (`_sa
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class PackedTrainer(Trainer):
         self.keep_last = keep_last
         self._window = _Window()
         self._start_time = time.perf_counter()
+        self._pause_seconds = 0.0
         self.first_step = self._logged_step = 0
         self._validated: tuple[int, dict[str, float]] = (-1, {})
         self._saved_step = -1
@@ -188,17 +190,44 @@ class PackedTrainer(Trainer):
         self._start_time = time.perf_counter()
         self.first_step = self._logged_step = self.state.global_step
         self._window = _Window()
+        self._pause_seconds = 0.0
 
     @property
     def training_seconds(self) -> float:
-        """Time since this process began its first step."""
+        """Time since this process began its first step, all included."""
         return time.perf_counter() - self._start_time
+
+    @property
+    def step_seconds(self) -> float:
+        """Of these, the time for steps: without validation and checkpoints."""
+        return self.training_seconds - self._pause_seconds
+
+    @contextlib.contextmanager
+    def _pause_clock(self) -> Iterator[None]:
+        """Leave what is done inside the block out of the speed of training."""
+        started = time.perf_counter()
+        yield
+        pause = time.perf_counter() - started
+        self._pause_seconds += pause
+        self._window.started += pause
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the validation loss per unit of weight, and token accuracy."""
         step = self.state.global_step
         if self._validated[0] == step:  # transformers asks once more when the last step is done
             return self._validated[1]
+        with self._pause_clock():
+            values = self._score_validation()
+        self.recorder.record(step, values)
+        say(
+            f"step {step}/{self.state.max_steps}  validation loss "
+            f"{values['validation_loss']:.4f}  token accuracy "
+            f"{values['validation_token_accuracy']:.1%}"
+        )
+        self._validated = (step, {"eval_loss": values["validation_loss"]})
+        return self._validated[1]
+
+    def _score_validation(self) -> dict[str, float]:
         self.model.eval()
         nll = correct = weight = 0.0
         dataset = self.eval_dataset
@@ -211,15 +240,7 @@ class PackedTrainer(Trainer):
                 nll -= float((scores.logprobs_N * weights_N).sum())
                 correct += float((scores.correct_N * weights_N).sum())
                 weight += float(weights_N.sum())
-        values = {"validation_loss": nll / weight, "validation_token_accuracy": correct / weight}
-        self.recorder.record(step, values)
-        say(
-            f"step {step}/{self.state.max_steps}  validation loss "
-            f"{values['validation_loss']:.4f}  token accuracy "
-            f"{values['validation_token_accuracy']:.1%}"
-        )
-        self._validated = (step, {"eval_loss": values["validation_loss"]})
-        return self._validated[1]
+        return {"validation_loss": nll / weight, "validation_token_accuracy": correct / weight}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write weights, optimizer, schedule, random state and trainer state, all or nothing."""
@@ -227,7 +248,7 @@ class PackedTrainer(Trainer):
         if self._saved_step == step:  # transformers asks once more when the last step is done
             return
         details = {"world_size": self.args.world_size}
-        with write_checkpoint(self.checkpoints, step, details) as folder:
+        with self._pause_clock(), write_checkpoint(self.checkpoints, step, details) as folder:
             self.save_model(str(folder), _internal_call=True)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))

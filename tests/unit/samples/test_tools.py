@@ -5,7 +5,8 @@ import re
 from collections import Counter
 from datetime import date
 
-from posttrain.samples.tools import TOOLS, generate_tools
+from posttrain.samples.tool_catalogue import TOOLS
+from posttrain.samples.tools import generate_tools
 
 ROWS = list(generate_tools(300, seed=1))
 TYPES = {
