@@ -1,9 +1,9 @@
 """The command line: frozen list, light start, examples in every help."""
 
+import os
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.testing import CliRunner
@@ -20,13 +20,23 @@ PANELS = {
 COMMANDS = [name for names in PANELS.values() for name in names]
 
 
-def seconds(code: str, *, runs: int = 5) -> float:
-    """The best of some runs: a busy machine only ever makes a start slower."""
+def best_seconds(code: str, *, enough: float) -> float:
+    """Processor time of a start, the best of up to 15 runs.
+
+    Starting waits for nothing, so on an idle machine this is the time on the clock; while other
+    tests run beside it, the clock would measure them.
+    """
     best = float("inf")
-    for _ in range(runs):
-        started = time.perf_counter()
+    for _ in range(15):
+        before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        best = min(best, time.perf_counter() - started)
+        after = os.times()
+        used = (after.children_user + after.children_system) - (
+            before.children_user + before.children_system
+        )
+        best = min(best, used)
+        if best < enough:
+            break
     return best
 
 
@@ -49,11 +59,11 @@ def test_every_help_has_examples_of_its_own_command(command):
 
 
 def test_help_takes_under_0_3_seconds():
-    assert seconds(start("--help")) < 0.3
+    assert best_seconds(start("--help"), enough=0.3) < 0.3
 
 
 def test_check_takes_under_0_4_seconds():
-    assert seconds(start("check", "recipes/demo.yaml")) < 0.4
+    assert best_seconds(start("check", "recipes/demo.yaml"), enough=0.4) < 0.4
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "recipes/demo.yaml"], ["schema"]])
