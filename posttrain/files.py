@@ -7,6 +7,7 @@ the disk, and renamed. A reader therefore never meets half a file.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -93,16 +94,20 @@ def load_jsonl(path: Path) -> list[Any]:
 def publish_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; it becomes ``path`` by one rename when the block ends well.
 
-    An older folder of that name is replaced. If the block raises, nothing of it stays.
+    An older folder of that name is replaced. If the block raises, nothing of it stays; what a
+    killed writer has left is removed by the next one.
 
     Args:
-        path: Where the folder shall appear.
+        path: Where the folder shall appear. One process at a time writes there; the caller sees
+            to that with a lock.
 
     Yields:
         The temporary folder, on the same file system.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             temporary.chmod(0o777 & ~_umask())
@@ -119,6 +124,15 @@ def publish_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed writers left below ``folder``: temporary names start with a dot."""
+    for path in folder.rglob(".*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from posttrain.errors import PosttrainError
+
 _log_files: list[TextIO] = []
 
 
@@ -33,15 +35,33 @@ def show(text: str) -> None:
 def _append(text: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     for file in _log_files:
-        file.write("".join(f"{stamp} {line}\n" for line in text.splitlines() or [""]))
-        file.flush()
+        try:
+            file.write("".join(f"{stamp} {line}\n" for line in text.splitlines() or [""]))
+            file.flush()
+        except OSError as error:
+            raise _log_error(Path(file.name), error) from error
+
+
+def _log_error(path: Path, error: OSError) -> PosttrainError:
+    reason = error.strerror or str(error)
+    return PosttrainError(
+        f"cannot write {path}: {reason}", hint="free the space or choose another output=DIR"
+    )
 
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Copy all that is said and shown inside the block to ``path``, appending, with time stamps."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    """Copy all that is said and shown inside the block to ``path``, appending, with time stamps.
+
+    Raises:
+        PosttrainError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise _log_error(path, error) from error
+    with opened as file:
         _log_files.append(file)
         try:
             yield

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import resource
+import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -15,6 +16,9 @@ from typing import Any
 _REPORTED_PACKAGES = (
     "posttrain", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy"
 )  # fmt: skip
+
+# More threads must be this much faster to be worth it: they wait for each other at every step.
+_WORTH_MORE_THREADS = 1.25
 
 
 @dataclass(frozen=True)
@@ -60,39 +64,47 @@ def choose_compute(device: str, precision: str, threads: str | int) -> Compute:
         count = torch.get_num_threads() if threads == "auto" else int(threads)
         return Compute("cuda", chosen, count, torch.cuda.get_device_name())
     cores = count_cores()
-    counts = [int(threads)] if threads != "auto" else sorted({1, max(1, cores // 2), cores})
+    # Never all of many cores: the one that another process takes would stop every thread.
+    most = cores - 1 if cores > 2 else cores
+    counts = [int(threads)] if threads != "auto" else sorted({1, max(1, cores // 2), most})
     formats = [precision] if precision != "auto" else ["fp32", "bf16"]
     if len(counts) * len(formats) == 1:
         return Compute("cpu", formats[0], counts[0], "as the recipe says")
     # Threads first, then the other format at the best count: bf16 without hardware is very slow.
     seconds = {(n, formats[0]): _time_training_work(n, formats[0]) for n in counts}
-    count = min(seconds, key=lambda choice: seconds[choice])[0]
+    count = counts[0]
+    for more in counts[1:]:
+        if seconds[more, formats[0]] * _WORTH_MORE_THREADS < seconds[count, formats[0]]:
+            count = more
     seconds |= {(count, f): _time_training_work(count, f) for f in formats[1:]}
-    best = min(seconds, key=lambda choice: seconds[choice])
+    best = min(((count, f) for f in formats), key=lambda choice: seconds[choice])
     parts = [f"{n} threads {f} {1000 * s:.0f} ms" for (n, f), s in seconds.items()]
     return Compute("cpu", best[1], best[0], "measured: " + ", ".join(parts))
 
 
 def _time_training_work(threads: int, precision: str) -> float:
-    """Seconds for a forward and backward pass of a small gated layer, the best of six."""
+    """Seconds for a forward and backward pass of a small gated layer, the median of some.
+
+    Not the best: threads that other processes stall now and then shall be seen to be slow.
+    """
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        x_TD = torch.randn(2048, 192)
+        x_TD = torch.randn(1024, 192)
         weights = [torch.randn(192, 512, requires_grad=True) for _ in range(2)]
-        best = float("inf")
-        for _ in range(6):
+        seconds = []
+        for _ in range(21):
             start = time.perf_counter()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 hidden = torch.nn.functional.silu(x_TD @ weights[0]) * (x_TD @ weights[1])
                 loss = torch.nn.functional.rms_norm(hidden, (512,)).float().square().sum()
             loss.backward()
-            best = min(best, time.perf_counter() - start)
-            if time.perf_counter() - start > 0.5:  # hopeless already; do not make the user wait
+            seconds.append(time.perf_counter() - start)
+            if sum(seconds) > 0.7 and len(seconds) > 1:  # slow already; do not make the user wait
                 break
-        return best
+        return statistics.median(seconds[1:])  # the first one warms up
     finally:
         torch.set_num_threads(before)
 

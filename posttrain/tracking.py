@@ -23,9 +23,14 @@ class MetricsRecorder:
         self._path = folder / "metrics.jsonl"
         self.seconds_before = 0.0
         """Training time of the interrupted attempts, as far as their steps are kept."""
+        self.step_seconds_before = 0.0
+        """The same without validation and checkpoints."""
         if self._path.exists():
             done = [row for row in load_jsonl(self._path) if row["step"] <= from_step]
             self.seconds_before = max((row.get("seconds", 0.0) for row in done), default=0.0)
+            self.step_seconds_before = max(
+                (row.get("step_seconds", 0.0) for row in done), default=0.0
+            )
             write_jsonl(self._path, done)
         with write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +56,9 @@ class MetricsRecorder:
             step: Optimizer steps done.
             values: Metrics by name.
         """
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with write_errors(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from posttrain import __version__
 from posttrain.cli import data, measure, ship, start, train
-from posttrain.errors import PosttrainError
+from posttrain.errors import InterruptedRunError, PosttrainError
+
+
+class _Commands(TyperGroup):
+    """All commands. Typer would end an interrupted one without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise InterruptedRunError("interrupted") from None
+
 
 app = typer.Typer(
     name="posttrain",
+    cls=_Commands,
     help="From raw data to a served, measured language model, in one recipe file.\n\n"
     "Settings are never flags: any field of a recipe is set by [b]key=value[/b], "
     "for example [b]model.path=tiny stages.sft.steps=100[/b].",
@@ -41,8 +57,14 @@ def _root(
     pass
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; the exit status tells the kind of failure."""
+    # A job scheduler's SIGTERM is a Ctrl-C: nothing is left half-written, and one line says so.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except PosttrainError as error:

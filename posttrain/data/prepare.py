@@ -170,6 +170,8 @@ def _all_sources(config: DataConfig) -> list[SourceConfig]:
 
 def _existing(source: SourceConfig) -> Path:
     path = source.path
+    if path is not None and path.is_dir():
+        raise DataError(f"{path}: is a folder", hint="give a file of rows")
     if path is None or not path.is_file():
         raise DataError(f"{path}: no such file", hint="check the path in the recipe")
     if not os.access(path, os.R_OK):

@@ -147,7 +147,8 @@ def load_run(path: Path) -> RunFolder:
 def load_stage(path: Path, settings: Row | None = None) -> StageFolder:
     """Read a stage folder; one that is not there yet gives a stage without contents."""
     outcome = _read_object(path / "stage.json")
-    settings = settings or {}
+    # What a finished stage was run with; the recipe may have been changed since.
+    settings = {**(settings or {}), **(outcome.get("settings") or {})}
     tasks = _load_tasks(path)
     metrics = _read_jsonl(path / "metrics.jsonl")
     guess = "evaluate" if tasks else "training" if metrics else "sample-data"

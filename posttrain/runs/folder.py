@@ -10,7 +10,7 @@ from typing import Any
 
 from posttrain.config.recipe import Recipe, Stage
 from posttrain.errors import PosttrainError
-from posttrain.files import load_json, write_errors, write_json
+from posttrain.files import load_json, remove_leftovers, write_errors, write_json
 from posttrain.logs import say
 
 
@@ -41,7 +41,9 @@ class StageFolder:
         """
         started = _load_marker(self.path / "started.json")
         if started and started.get("digest") == self.digest:
-            (self.path / "stage.json").unlink(missing_ok=True)
+            with write_errors(self.path):
+                (self.path / "stage.json").unlink(missing_ok=True)
+                remove_leftovers(self.path)
             return True
         with write_errors(self.path):
             if self.path.exists() and any(self.path.iterdir()):
@@ -52,13 +54,16 @@ class StageFolder:
         write_json(self.path / "started.json", {"digest": self.digest})
         return False
 
-    def finish(self, stage: Stage, started: float, result: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, stage: Stage, started: float, result: dict[str, Any], *, earlier_seconds: float = 0.0
+    ) -> dict[str, Any]:
         """Write ``stage.json``, which makes the stage count as done.
 
         Args:
             stage: Its settings.
             started: ``time.time()`` at its start.
             result: What else to store: summary, outputs, peak memory.
+            earlier_seconds: What interrupted attempts took.
 
         Returns:
             What was written.
@@ -67,7 +72,9 @@ class StageFolder:
             "stage": stage.stage,
             "name": stage.name,
             "digest": self.digest,
-            "seconds": time.time() - started,
+            # config.json may be of a later command by now.
+            "settings": stage.model_dump(mode="json"),
+            "seconds": time.time() - started + earlier_seconds,
             "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **result,
         }

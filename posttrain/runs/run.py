@@ -14,13 +14,14 @@ from posttrain.config.data import SampleDataStage
 from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.recipe import Recipe, Stage
 from posttrain.config.train import SftStage
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, InterruptedRunError, PosttrainError
 from posttrain.files import load_json, write_errors, write_json
 from posttrain.logs import format_duration, log_file, say
 from posttrain.runs.folder import StageFolder, run_folder
 from posttrain.runs.stages import (
     Progress,
-    check_model,
+    check_stage,
+    find_missing_output,
     run_evaluate,
     run_sample_data,
     run_sft,
@@ -61,12 +62,24 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0), log_file(folder / "train.log"):
-            write_json(folder / "config.json", recipe.model_dump(mode="json"))
+            # Preparing data alone does not replace the settings of a run.
+            if set(only) != {"sample-data"} or not (folder / "config.json").is_file():
+                write_json(folder / "config.json", recipe.model_dump(mode="json"))
             _run_stages(recipe, folder, command, only)
     except Timeout:
         raise ConfigError(
             f"{folder}: another process is working on this run",
             hint="wait for it, or give this one another name=",
+        ) from None
+    except OSError as error:  # of the lock
+        raise PosttrainError(
+            f"cannot write {folder}: {error.strerror or error}",
+            hint="choose another place with output=DIR",
+        ) from error
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "interrupted; finished stages and checkpoints are kept",
+            hint=f"go on with: {command}" if command else "",
         ) from None
     return folder
 
@@ -81,6 +94,9 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
         settled = settle_sources(stage, progress)
         stage_folder = StageFolder(folder / stage.name, stage_digest(settled, progress))
         done = stage_folder.load_finished()
+        if done and (missing := find_missing_output(settled, stage_folder.path)):
+            say(f"stage {stage.name}: was finished, but {missing} is gone")
+            done = None
         if done and wanted:
             say(f"stage {stage.name}: unchanged, not run again ({stage_folder.path})")
         elif wanted:
@@ -108,7 +124,7 @@ def _run_stage(
     say(f"stage {stage.name}: {stage.stage}")
     started = time.time()
     if not isinstance(stage, SampleDataStage):
-        check_model(stage, progress)
+        check_stage(stage, progress)
     folder.begin()
     if isinstance(stage, SampleDataStage):
         result = run_sample_data(stage, folder.path)
@@ -121,7 +137,8 @@ def _run_stage(
         else:
             result = run_evaluate(stage, folder.path, progress, compute)
     result["peak_memory_bytes"] = peak_memory_bytes()
-    done = folder.finish(stage, started, result)
+    earlier = result["summary"].get("earlier_seconds", 0.0)
+    done = folder.finish(stage, started, result, earlier_seconds=earlier)
     say(f"stage {stage.name}: done in {format_duration(done['seconds'])}")
     return done
 
@@ -133,7 +150,7 @@ def _take_up(stage: Stage, done: dict[str, Any], folder: StageFolder, progress: 
     elif isinstance(stage, SftStage):
         progress.models[stage.name] = (folder.path / "final", folder.digest)
     elif isinstance(stage, EvaluateStage):
-        progress.evaluations[stage.name] = folder.path
+        progress.evaluations[stage.name] = (folder.path, folder.digest)
 
 
 def settle_compute(recipe: Recipe, folder: Path) -> Compute:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,20 @@ class Progress:
     """Training stage -> folder of its model, digest of the stage; in order."""
     pending: list[str] = field(default_factory=list)
     """Training stages that have not been run; a later stage cannot take up from them."""
-    evaluations: dict[str, Path] = field(default_factory=dict)
+    evaluations: dict[str, tuple[Path, str]] = field(default_factory=dict)
+    """Evaluate stage -> its folder, its digest."""
+
+    @cached_property
+    def model_basis(self) -> dict[str, Any]:
+        """What the recipe's own model is: settings, and the bytes of local files."""
+        model = self.recipe.model
+        basis = model.model_dump(mode="json")
+        for key in ("path", "tokenizer", "chat_template"):
+            place = Path(basis[key] or "")
+            if basis[key] and place.exists():  # neither a built-in name nor a hub id
+                files = [place] if place.is_file() else sorted(place.iterdir())
+                basis[key] = {f.name: digest_file(f) for f in files if f.is_file()}
+        return basis
 
     def model_for(self, stage: Stage) -> tuple[str, str]:
         """Find the model a stage starts from.
@@ -91,7 +105,7 @@ def _settle_data(data: DataConfig, settle: Any) -> DataConfig:
 
 
 def stage_digest(stage: Stage, progress: Progress) -> str:
-    """Digest of everything a stage's result depends on.
+    """Digest of everything a stage's result depends on: contents of files, not their places.
 
     Args:
         stage: With settled sources.
@@ -100,12 +114,14 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     Raises:
         DataError: A source file does not exist.
     """
-    basis: dict[str, Any] = {"version": __version__, "stage": stage.model_dump(mode="json")}
+    settings = _without_places(stage.model_dump(mode="json", exclude=_WITHOUT_EFFECT))
+    basis: dict[str, Any] = {"version": __version__, "stage": settings}
     if not isinstance(stage, SampleDataStage):
         recipe = progress.recipe
         basis["files"] = [_digest_source(source) for source in stage_sources(stage)]
-        basis["model"] = recipe.model.model_dump(mode="json")
-        basis["from"] = progress.model_for(stage)
+        basis["model"] = progress.model_basis
+        _, parent = progress.model_for(stage)
+        basis["from"] = parent if progress.parent_of(stage) else "base"
         basis["compute"] = recipe.compute.model_dump(mode="json")
         packages = find_package_versions()
         basis["packages"] = {n: packages.get(n) for n in ("torch", "transformers", "peft")}
@@ -113,13 +129,28 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
             basis["seed"] = recipe.seed
             basis["tuning"] = recipe.tuning
             basis["lora"] = recipe.lora.model_dump(mode="json") if recipe.tuning == "lora" else None
+        if isinstance(stage, EvaluateStage) and stage.compare_to:
+            basis["compared"] = progress.evaluations.get(stage.compare_to, ("", ""))[1]
     return digest_json(basis)
 
 
-def _digest_source(source: SourceConfig) -> str:
+# Of training stages: how often a run speaks and saves changes no weight, and a run that is resumed
+# with another rhythm is the same run.
+_WITHOUT_EFFECT = {"log_every_steps", "save_every_steps", "keep_last"}
+
+
+def _without_places(value: Any) -> Any:
+    """Drop the paths of sources, wherever they are; their contents are digested instead."""
+    if isinstance(value, dict):
+        return {k: _without_places(v) for k, v in value.items() if k not in ("path", "from_stage")}
+    return [_without_places(item) for item in value] if isinstance(value, list) else value
+
+
+def _digest_source(source: SourceConfig) -> tuple[str, str]:
+    """Name and sha256; the name is part of the problems' ids, and its ending of how it is read."""
     assert source.path is not None
     try:
-        return digest_file(source.path)
+        return source.path.name, digest_file(source.path)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise DataError(f"{source.path}: {reason}", hint="check the path in the recipe") from error
@@ -144,17 +175,46 @@ def run_sample_data(stage: SampleDataStage, folder: Path) -> dict[str, Any]:
     return {"summary": {"rows": len(rows), "file": str(path)}}
 
 
-def check_model(stage: Stage, progress: Progress) -> None:
-    """Look for the model and tokenizer of a stage before anything of it is begun.
+def find_missing_output(stage: Stage, folder: Path) -> Path | None:
+    """Find a file that a finished stage has left and that is no longer there."""
+    if isinstance(stage, SampleDataStage):
+        needed = [sample_file(stage, folder)]
+    elif isinstance(stage, SftStage):
+        needed = [folder / "final" / "MANIFEST.json"]
+    else:
+        names = ("records.jsonl", "results.json")
+        needed = [folder / task.label / name for task in stage.tasks for name in names]
+    return next((path for path in needed if not path.is_file()), None)
+
+
+def check_stage(stage: SftStage | EvaluateStage, progress: Progress) -> None:
+    """Look at the model, tokenizer and data of a stage before anything of it is begun.
+
+    An older result is moved aside when a stage begins; a mistake must not come after that.
 
     Raises:
-        CheckpointError: One of them is missing or unreadable.
+        CheckpointError: Model or tokenizer is missing or unreadable.
+        DataError: The data cannot be used.
+        ConfigError: The data does not fit the settings.
     """
+    from posttrain.data.prepare import prepare_data
+    from posttrain.evaluation.math import encode_problems, load_problems
     from posttrain.models.load import load_model_config, load_tokenizer
+    from posttrain.training.batches import build_schedule
 
     name, _ = progress.model_for(stage)
     model = progress.recipe.model
-    load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
+    if isinstance(stage, SftStage):
+        data = prepare_data(stage.data, tokenizer)
+        if data.reused:
+            say(f"data: taken from the cache ({data.folder})")
+        for part in (data.train, data.validation):
+            if len(part):
+                build_schedule(part, stage, seed=progress.recipe.seed)
+    else:
+        for task in stage.tasks:
+            encode_problems(load_problems(task), tokenizer)
     if not (Path(name) / "adapter_config.json").is_file():
         load_model_config(model.model_copy(update={"path": name}))
 
@@ -214,7 +274,7 @@ def run_evaluate(
         place = folder / task.label
         results = evaluate_math(task, model, tokenizer, place, model_name=name)
         if stage.compare_to:
-            other = progress.evaluations[stage.compare_to] / task.label
+            other = progress.evaluations[stage.compare_to][0] / task.label
             comparison = compare_records(load_records(place), load_records(other))
             results["comparison"] = {"other": stage.compare_to, **comparison}
             write_json(place / "results.json", results)

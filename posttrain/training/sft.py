@@ -71,7 +71,7 @@ def train_sft(job: TrainingJob) -> TrainingSummary:
             tokenizer=tokenizer,
         )
         trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
-    if trainer.state.global_step < schedule.steps:
+    if stop or trainer.state.global_step < schedule.steps:
         raise InterruptedRunError(
             f"stopped after step {trainer.state.global_step} of {schedule.steps}; all is saved",
             hint=f"go on with: {job.command}",
@@ -137,7 +137,7 @@ def describe_data(data: PreparedData) -> None:
     say(
         f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
         f"{report['examples']['validation']:,} validation + {report['test_rows']:,} test + "
-        f"{rejected:,} not used" + (" (from the cache)" if data.reused else "")
+        f"{rejected:,} not used"
     )
     for reason, count in report["rejects"].items():
         say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
@@ -195,20 +195,20 @@ def _validation_batches(job: TrainingJob, data: PreparedData) -> PlannedBatches 
 def _summarize(
     trainer: PackedTrainer, schedule: Schedule, parameters: tuple[int, int], moved: float
 ) -> TrainingSummary:
-    """Add up what was done; speeds are of this process's own share of the steps."""
+    """Add up what was done, by interrupted attempts too."""
     tokens, trained_tokens, _ = schedule.done(schedule.steps)
-    seconds, steps_before = trainer.step_seconds, trainer.first_step
-    before = schedule.done(steps_before)
+    seconds = trainer.total_step_seconds
     losses = trainer.logged_losses
     return TrainingSummary(
         steps=schedule.steps,
         tokens=tokens,
         trained_tokens=trained_tokens,
-        tokens_per_second=(tokens - before[0]) / seconds,
-        trained_tokens_per_second=(trained_tokens - before[1]) / seconds,
+        tokens_per_second=tokens / seconds,
+        trained_tokens_per_second=trained_tokens / seconds,
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         trainable_parameters=parameters[0],
         total_parameters=parameters[1],
         moved_share=moved,
+        earlier_seconds=trainer.recorder.seconds_before,
     )

@@ -49,3 +49,5 @@ class TrainingSummary:
     total_parameters: int
     moved_share: float
     """Share of trainable tensors that changed."""
+    earlier_seconds: float
+    """Training time of interrupted attempts, as far as their steps were kept."""

@@ -164,6 +164,7 @@ class PackedTrainer(Trainer):
             "tokens_per_second": (tokens - tokens_before) / seconds,
             "trained_tokens_per_second": (trained_tokens - trained_before) / seconds,
             "seconds": self.recorder.seconds_before + self.training_seconds,
+            "step_seconds": self.total_step_seconds,
         }
         self._logged_step = step
         self.recorder.record(step, values)
@@ -201,6 +202,11 @@ class PackedTrainer(Trainer):
     def step_seconds(self) -> float:
         """Of these, the time for steps: without validation and checkpoints."""
         return self.training_seconds - self._pause_seconds
+
+    @property
+    def total_step_seconds(self) -> float:
+        """``step_seconds`` of the whole stage, interrupted attempts included."""
+        return self.recorder.step_seconds_before + self.step_seconds
 
     @contextlib.contextmanager
     def _pause_clock(self) -> Iterator[None]:
@@ -281,8 +287,12 @@ class StepWatch(TrainerCallback):
         self.start_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Save and end training where that was asked for; leave no step unlogged at the end."""
-        if self.stop or state.global_step >= state.max_steps:
+        """Save and end training where that was asked for; log the last step and each saved one.
+
+        A resumed run's log lines then average over the same steps as those of an unbroken run.
+        """
+        saved = state.global_step % args.save_steps == 0
+        if self.stop or saved or state.global_step >= state.max_steps:
             control.should_log = True
         if self.stop:
             control.should_save = True
