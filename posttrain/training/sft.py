@@ -78,7 +78,7 @@ def train_sft(job: TrainingJob) -> TrainingSummary:
         )
     moved = watch.check_moved(model)
     with publish_folder(job.final) as folder:
-        trainer.save_model(str(folder), _internal_call=True)
+        trainer.write_model(folder)
         write_manifest(folder, {"step": schedule.steps})
     return _summarize(trainer, schedule, (trainable, total), moved)
 

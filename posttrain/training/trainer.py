@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from posttrain.checkpoints import prune_checkpoints, write_checkpoint
-from posttrain.errors import NonFiniteError
+from posttrain.errors import CheckpointError, NonFiniteError, PosttrainError
 from posttrain.logs import format_duration, say
 from posttrain.models.packed import score_batch
 from posttrain.objectives.language import weighted_nll
@@ -255,19 +256,57 @@ class PackedTrainer(Trainer):
             return
         details = {"world_size": self.args.world_size}
         with self._pause_clock(), write_checkpoint(self.checkpoints, step, details) as folder:
-            self.save_model(str(folder), _internal_call=True)
-            self._save_optimizer_and_scheduler(str(folder))
-            self._save_scaler(str(folder))
-            self._save_rng_state(str(folder))
-            self.state.save_to_json(str(folder / "trainer_state.json"))
+            self.write_model(folder)
+            with _save_errors(self.checkpoints):
+                self._save_optimizer_and_scheduler(str(folder))
+                self._save_scaler(str(folder))
+                self._save_rng_state(str(folder))
+                self.state.save_to_json(str(folder / "trainer_state.json"))
         self._saved_step = step
         best = self.state.best_global_step
         prune_checkpoints(self.checkpoints, step=step, keep_last=self.keep_last, best_step=best)
+
+    def write_model(self, folder: Path) -> None:
+        """Write the weights with tokenizer and template into a folder that is being built.
+
+        Raises:
+            PosttrainError: They cannot be written.
+        """
+        with _save_errors(folder.parent):
+            self.save_model(str(folder), _internal_call=True)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse a checkpoint without all weights; transformers would only warn, of tied ones too.
+
+        Raises:
+            CheckpointError: Names what is missing or unknown.
+        """
+        tied = self.model.all_tied_weights_keys
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        if wrong := [*missing, *load_result.unexpected_keys]:
+            raise CheckpointError(
+                f"{self.checkpoints}: {wrong[0]} and {len(wrong) - 1} other weights of the "
+                "checkpoint are missing, or unknown to the model",
+                hint="delete the stage's folder to train it from its beginning",
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle of the arguments: needs arbitrary code to read, and config.json says it all.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _save_errors(place: Path) -> Iterator[None]:
+    """Turn what safetensors and torch raise on a full disk into one clear line."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise PosttrainError(
+            f"cannot write {place}: {reason}",
+            hint="free the space, then run the same command again; older checkpoints are kept",
+        ) from error
 
 
 class StepWatch(TrainerCallback):

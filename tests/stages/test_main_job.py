@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,33 @@ def test_whole_recipe_trains_measures_reports_and_is_not_run_twice(cli, recipe, 
     damaged = cli("explain", str(run / "sft" / "final"))
     assert damaged.returncode == 7
     assert "has changed since it was written" in damaged.stderr
+
+
+def test_mistakes_and_questions_leave_a_finished_run_alone_and_a_lost_model_is_written_again(
+    cli, recipe, tmp_path
+):
+    assert cli("train", str(recipe)).returncode == 0
+    run = tmp_path / "runs" / "small"
+    training = read(run / "sft" / "stage.json")["summary"]
+    # A mistake is told before the finished result is touched, and asking changes nothing.
+    refused = cli("train", str(recipe), "stages.sft.batch_tokens=20")
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    assert cli("prepare", str(recipe), "stages.sft.steps=7").returncode == 0
+    assert not list(run.glob("*.old-*"))
+    assert (run / "sft" / "final" / "MANIFEST.json").is_file()
+
+    # As after a kill while the final model was written: the last checkpoint is the whole run.
+    weights = run / "sft" / "final" / "model.safetensors"
+    digest = digest_file(weights)
+    shutil.rmtree(run / "sft" / "final")
+    again = cli("train", str(recipe))
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 24 of 24" in again.stderr
+    assert digest_file(weights) == digest
+    repeated = read(run / "sft" / "stage.json")["summary"]
+    speeds = [s["tokens_per_second"] for s in (repeated, training)]
+    assert speeds[0] == pytest.approx(speeds[1], rel=0.2)
 
 
 def test_one_flag_switches_to_lora_and_a_changed_setting_keeps_the_old_result(

@@ -89,3 +89,24 @@ def test_two_processes_cannot_work_on_one_run(cli, recipe, cache_dir):
         process.communicate()
     assert second.returncode == 2
     assert "another process is working on this run" in second.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_training_ends_with_one_line(number, recipe, cache_dir, tmp_path):
+    process = subprocess.Popen(
+        command("run", str(recipe), "stages.base.tasks.0.max_new_tokens=4000"),
+        cwd=tmp_path,
+        env=environment(cache_dir),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in iter(process.stderr.readline, ""):
+        if "stage base: evaluate" in line:
+            break
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert "finished stages and checkpoints are kept; go on with: posttrain" in rest
+    assert not (tmp_path / "runs/small/base/stage.json").exists()

@@ -156,3 +156,11 @@ def test_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_root() == tmp_path / "home" / ".cache" / "posttrain"
+
+
+def test_publishing_removes_what_a_killed_writer_of_the_same_folder_left(tmp_path):
+    (tmp_path / ".out.k2j4_abc").mkdir()
+    (tmp_path / ".other.k2j4_abc").mkdir()
+    with publish_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("x")
+    assert names(tmp_path) == [".other.k2j4_abc", "out"]

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from posttrain.errors import PosttrainError
 from posttrain.logs import format_bytes, format_duration, log_file, say, show
 
 
@@ -63,3 +64,12 @@ def test_file_is_let_go_when_the_block_fails(tmp_path):
     say("later")
 
     assert (tmp_path / "a.log").read_text() == ""
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(PosttrainError, match=r"cannot write .*train\.log"),
+        log_file(tmp_path / "file" / "train.log"),
+    ):
+        pass

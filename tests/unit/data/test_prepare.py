@@ -295,6 +295,7 @@ def test_rows_of_several_files_keep_their_origins(write, tiny_tokenizer):
 
 def test_missing_file_is_refused_before_anything_else(tmp_path, tiny_tokenizer):
     assert "no such file" in refusal(settings(tmp_path / "absent.jsonl"), tiny_tokenizer)
+    assert "is a folder" in refusal(settings(tmp_path), tiny_tokenizer)
 
 
 def test_tokenizer_without_template_is_refused(write, tokenizer_with):

@@ -1,0 +1,125 @@
+"""What makes a stage run again, and what does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.config.load import build_recipe
+from posttrain.runs.stages import Progress, find_missing_output, stage_digest
+
+
+def build(folder: Path, *overrides: str, **changes: Any) -> Progress:
+    """A recipe of training and two evaluations on files in a folder."""
+    folder.mkdir(exist_ok=True)
+    for name in ("rows.jsonl", "test.jsonl"):
+        if not (folder / name).exists():
+            (folder / name).write_text(f'{{"question": "{name}?", "answer": "#### 1"}}\n')
+
+    def tasks() -> list[dict[str, Any]]:
+        return [{"task": "gsm8k", "data": {"path": folder / "test.jsonl"}}]
+
+    training = {"stage": "sft", "data": {"sources": [{"path": folder / "rows.jsonl"}]}}
+    values = {
+        "name": "run",
+        "model": {"path": "tiny"},
+        "stages": [
+            {"stage": "evaluate", "name": "base", "model_from": "base", "tasks": tasks()},
+            training,
+            {"stage": "evaluate", "name": "tuned", "compare_to": "base", "tasks": tasks()},
+        ],
+        **changes,
+    }
+    progress = Progress(build_recipe(values, list(overrides), "a test"), folder / "run")
+    progress.models["sft"] = (folder / "run" / "sft" / "final", "digest of sft")
+    progress.evaluations["base"] = (folder / "run" / "base", "digest of base")
+    return progress
+
+
+def digests(progress: Progress) -> dict[str, str]:
+    # Without the training itself: a training stage does not start from its own model.
+    trained = progress.models.pop("sft")
+    found = {"sft": stage_digest(progress.recipe.stages[1], progress)}
+    found["base"] = stage_digest(progress.recipe.stages[0], progress)
+    progress.models["sft"] = trained
+    return {**found, "tuned": stage_digest(progress.recipe.stages[2], progress)}
+
+
+def changed(first: dict[str, str], second: dict[str, str]) -> set[str]:
+    return {name for name in first if first[name] != second[name]}
+
+
+def test_how_often_a_run_logs_and_saves_does_not_make_it_another_run(tmp_path):
+    rhythm = [f"stages.sft.{key}=7" for key in ("log_every_steps", "save_every_steps", "keep_last")]
+    assert not changed(digests(build(tmp_path)), digests(build(tmp_path, *rhythm)))
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("stages.sft.learning_rate=1e-3", {"sft"}),
+        ("stages.sft.data.train_on=last_assistant", {"sft"}),
+        ("stages.tuned.tasks.0.max_new_tokens=7", {"tuned"}),
+        ("seed=3", {"sft"}),
+        ("tuning=lora", {"sft"}),
+        ("lora.rank=4", set()),
+        ("compute.threads=1", {"base", "sft", "tuned"}),
+        ("model.path=tiny-wide", {"base", "sft", "tuned"}),
+    ],
+)
+def test_a_setting_runs_the_stages_again_that_depend_on_it(tmp_path, override, stages):
+    assert changed(digests(build(tmp_path)), digests(build(tmp_path, override))) == stages
+
+
+def test_moved_files_are_the_same_files(tmp_path):
+    assert not changed(digests(build(tmp_path / "here")), digests(build(tmp_path / "there")))
+
+
+def test_changed_rows_run_the_stage_again(tmp_path):
+    before = digests(build(tmp_path))
+    (tmp_path / "rows.jsonl").write_text('{"question": "other?", "answer": "#### 2"}\n')
+    assert changed(before, digests(build(tmp_path))) == {"sft"}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "chat_template.jinja"])
+def test_changed_bytes_of_a_local_model_run_everything_again(tmp_path, file):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / file).write_text("one")
+    before = digests(build(tmp_path, model={"path": str(model)}))
+    (model / file).write_text("two")
+    assert changed(before, digests(build(tmp_path, model={"path": str(model)}))) == {
+        "base",
+        "sft",
+        "tuned",
+    }
+
+
+def test_a_changed_template_file_runs_everything_again(tmp_path):
+    template = tmp_path / "own.jinja"
+    model = {"path": "tiny", "chat_template": template}
+    template.write_text("one")
+    before = digests(build(tmp_path, model=model))
+    template.write_text("two")
+    assert len(changed(before, digests(build(tmp_path, model=model)))) == 3
+
+
+def test_an_evaluation_is_run_again_after_the_one_it_is_compared_with(tmp_path):
+    progress = build(tmp_path)
+    before = digests(progress)
+    progress.evaluations["base"] = (tmp_path, "another digest")
+    assert changed(before, digests(progress)) == {"tuned"}
+
+
+def test_a_missing_output_is_found(tmp_path):
+    _, training, evaluation = build(tmp_path).recipe.stages
+    place = tmp_path / "stage"
+    for stage, names in (
+        (training, ["final/MANIFEST.json"]),
+        (evaluation, ["gsm8k/records.jsonl", "gsm8k/results.json"]),
+    ):
+        for name in names:
+            assert find_missing_output(stage, place) == place / name
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("{}")
+        assert find_missing_output(stage, place) is None
