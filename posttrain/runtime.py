@@ -7,11 +7,15 @@ import os
 import platform
 import random
 import resource
+import shutil
 import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from posttrain.errors import ConfigError
 
 _REPORTED_PACKAGES = (
     "posttrain", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy"
@@ -54,12 +58,20 @@ def choose_compute(device: str, precision: str, threads: str | int) -> Compute:
 
     Returns:
         The choice with its reason.
+
+    Raises:
+        ConfigError: ``cuda`` without a CUDA device.
     """
     import torch
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "compute.device: cuda, but torch finds no CUDA device here",
+                hint="set compute.device=cpu, or install a torch build for your GPU",
+            )
         chosen = precision if precision != "auto" else "bf16"
         count = torch.get_num_threads() if threads == "auto" else int(threads)
         return Compute("cuda", chosen, count, torch.cuda.get_device_name())
@@ -153,6 +165,14 @@ def describe_environment(compute: Compute | None = None) -> dict[str, Any]:
         "packages": find_package_versions(),
         "compute": asdict(compute) if compute else None,
     }
+
+
+def command_name() -> str:
+    """What to type to start this program again: its name if the shell finds it, or its path."""
+    started = Path(sys.argv[0])
+    if shutil.which("posttrain") or started.name != "posttrain":
+        return "posttrain"
+    return os.path.relpath(started)
 
 
 def is_main_process() -> bool:

@@ -44,4 +44,6 @@ def load_for_data(target: Path, overrides: list[str] | None) -> Recipe:
 
 def typed_command() -> str:
     """The command as it was typed, to be typed again."""
-    return shlex.join(["posttrain", *sys.argv[1:]])
+    from posttrain.runtime import command_name
+
+    return shlex.join([command_name(), *sys.argv[1:]])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from posttrain.cli.arguments import Overrides, RecipeFile, examples, load, typed_command
+from posttrain.errors import ConfigError
 
 _PANEL = "Measure"
 
@@ -41,8 +42,10 @@ def evaluate(recipe: RecipeFile, overrides: Overrides = None) -> None:
     from posttrain.runs.finish import finish_run
     from posttrain.runs.run import run_recipe
 
-    only = ("sample-data", "evaluate")
-    folder = run_recipe(load(recipe, overrides), typed_command(), only=only)
+    loaded = load(recipe, overrides)
+    if not any(stage.stage == "evaluate" for stage in loaded.stages):
+        raise ConfigError(f"{recipe}: no evaluate stage, so nothing to measure")
+    folder = run_recipe(loaded, typed_command(), only=("sample-data", "evaluate"))
     finish_run(folder)
 
 

@@ -187,6 +187,7 @@ def list_training_rows(run: RunFolder) -> list[ResultRow]:
     note = " so far" if unfinished else ""
     trained = _sum(total.get("trained_tokens") for total in totals)
     rows = [
+        ("Loss, first to last", _losses(totals)),
         ("Tokens per second", _speed(totals)),
         ("Supervised tokens", trained and formatting.format_count(trained) + note),
         ("Peak memory", max(peaks, default=0) and format_bytes(max(peaks))),
@@ -201,6 +202,14 @@ def _stage_totals(stage: StageFolder) -> Row:
     if stage.outcome:
         return {**stage.summary, "seconds": stage.outcome.get("seconds")}
     return stage.metrics.training[-1] if stage.metrics.training else {}
+
+
+def _losses(totals: list[Row]) -> str:
+    """Write where the training loss began and ended; of several stages the last one's."""
+    known = [total for total in totals if total.get("loss_first") and total.get("loss_last")]
+    if not known:
+        return ""
+    return f"{known[-1]['loss_first']:.3f} to {known[-1]['loss_last']:.3f}"
 
 
 def _speed(totals: list[Row]) -> str:

@@ -26,17 +26,22 @@ def explain_folder(folder: Path) -> str:
         VerificationError: A file has changed since it was written.
     """
     parts = []
-    if (folder / MANIFEST).is_file():
-        if damage := find_damage(folder):
-            raise VerificationError(f"{folder}: {damage}")
-        manifest = load_json(folder / MANIFEST)
-        count = len(manifest["files"])
-        parts.append(f"{folder}: step {manifest['step']}, all {count} files intact")
+    # A model or checkpoint itself, the model of a stage, or those of a run's stages.
+    for manifest in (
+        *folder.glob(MANIFEST),
+        *folder.glob(f"final/{MANIFEST}"),
+        *sorted(folder.glob(f"*/final/{MANIFEST}")),
+    ):
+        if damage := find_damage(manifest.parent):
+            raise VerificationError(f"{manifest.parent}: {damage}")
+        written = load_json(manifest)
+        count = len(written["files"])
+        parts.append(f"{manifest.parent}: step {written['step']}, all {count} files intact")
     home = _find_lineage(folder)
     if home:
         text = yaml.safe_dump(load_json(home / "lineage.json"), sort_keys=False, allow_unicode=True)
         parts.append(f"lineage ({home / 'lineage.json'}):\n{text.rstrip()}")
-    elif (folder / "config.json").is_file():
+    if not home and (folder / "config.json").is_file():
         parts.extend(_describe_run(folder))
     if not parts:
         raise CheckpointError(

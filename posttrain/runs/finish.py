@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from posttrain.errors import CheckpointError, DataError
+from posttrain.files import load_jsonl
 from posttrain.logs import say, show
 from posttrain.runs.find import find_latest_model
+from posttrain.runtime import command_name
 
 
 def finish_run(folder: Path) -> None:
@@ -17,8 +19,22 @@ def finish_run(folder: Path) -> None:
     except CheckpointError:
         trained = False
     if trained:
-        show(f"talk to it:     posttrain chat {folder}")
-    show("your own data:  posttrain prepare YOUR.jsonl, then a recipe: docs/guide.md")
+        show(f"talk to it:     {command_name()} chat {folder}")
+        if question := _find_answered(folder):
+            show(f"  such as:      {question}")
+    show(
+        f"your own data:  {command_name()} prepare YOUR.jsonl model.path=MODEL, "
+        "then a recipe: docs/guide.md"
+    )
+
+
+def _find_answered(folder: Path) -> str | None:
+    """A question that the newest evaluation has answered rightly, for a first try."""
+    found = sorted(folder.glob("*/*/records.jsonl"), key=lambda path: path.stat().st_mtime)
+    for record in load_jsonl(found[-1]) if found else ():
+        if record["correct"] and "\n" not in record["prompt"][-1]["content"]:
+            return str(record["prompt"][-1]["content"])
+    return None
 
 
 def write_report(folder: Path) -> None:

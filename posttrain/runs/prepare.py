@@ -40,6 +40,7 @@ def prepare_recipe(recipe: Recipe) -> None:
     Raises:
         PosttrainError: Unusable data, tokenizer or template; no training stage.
     """
+    say(f"tokenizer and template: {recipe.model.tokenizer or recipe.model.path}")
     for stage, data, _ in prepare_stages(recipe):
         describe_data(data)
         show(f"{stage.name}: prepared in {data.folder}")

@@ -10,16 +10,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from posttrain.checkpoints import find_damage
 from posttrain.config.data import SampleDataStage
 from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.recipe import Recipe, Stage
 from posttrain.config.train import SftStage
-from posttrain.errors import ConfigError, InterruptedRunError, PosttrainError
+from posttrain.errors import CheckpointError, ConfigError, InterruptedRunError, PosttrainError
 from posttrain.files import load_json, write_errors, write_json
 from posttrain.logs import format_duration, log_file, say
 from posttrain.runs.folder import StageFolder, run_folder
 from posttrain.runs.stages import (
     Progress,
+    check_sources,
     check_stage,
     find_missing_output,
     run_evaluate,
@@ -57,6 +59,9 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
         raise ConfigError(
             "several processes are not supported yet", hint="start posttrain without a launcher"
         )
+    for stage in recipe.stages:
+        if not only or stage.stage in only:
+            check_sources(stage)
     folder = run_folder(recipe)
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +102,8 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
         if done and (missing := find_missing_output(settled, stage_folder.path)):
             say(f"stage {stage.name}: was finished, but {missing} is gone")
             done = None
+        elif done and isinstance(stage, SftStage):
+            _check_model_intact(stage_folder.path)
         if done and wanted:
             say(f"stage {stage.name}: unchanged, not run again ({stage_folder.path})")
         elif wanted:
@@ -105,6 +112,13 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
             _take_up(stage, done, stage_folder, progress)
         else:
             _pass_over(stage, progress)
+
+
+def _check_model_intact(place: Path) -> None:
+    if damage := find_damage(place / "final"):
+        raise CheckpointError(
+            f"{place / 'final'}: {damage}", hint=f"delete {place / 'final'} to make it again"
+        )
 
 
 def _is_out_of_reach(stage: Stage, progress: Progress) -> bool:

@@ -161,6 +161,17 @@ def sample_file(stage: SampleDataStage, folder: Path) -> Path:
     return stage.out or folder / f"{stage.kind}.jsonl"
 
 
+def check_sources(stage: Stage) -> None:
+    """Look for every file that a stage will read, before hours are spent on those before it.
+
+    Raises:
+        DataError: A file does not exist.
+    """
+    for source in stage_sources(stage):
+        if source.path is not None and not source.path.exists():
+            raise DataError(f"{source.path}: no such file", hint="check the path in the recipe")
+
+
 def run_sample_data(stage: SampleDataStage, folder: Path) -> dict[str, Any]:
     """Make sample data; the summary names file and rows."""
     path = sample_file(stage, folder)

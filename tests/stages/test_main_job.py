@@ -52,6 +52,10 @@ def test_whole_recipe_trains_measures_reports_and_is_not_run_twice(cli, recipe, 
     damaged = cli("explain", str(run / "sft" / "final"))
     assert damaged.returncode == 7
     assert "has changed since it was written" in damaged.stderr
+    assert cli("explain", str(run)).returncode == 7
+    refused = cli("run", str(recipe))
+    assert refused.returncode == 4
+    assert "has changed since it was written; delete" in refused.stderr
 
 
 def test_mistakes_and_questions_leave_a_finished_run_alone_and_a_lost_model_is_written_again(

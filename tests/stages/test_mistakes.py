@@ -86,3 +86,20 @@ def test_too_many_sample_rows(cli):
 
 def test_report_of_a_folder_that_is_no_run(cli, tmp_path):
     complain(cli("report", str(tmp_path)), 3, "not a run's folder")
+
+
+def test_missing_file_of_a_later_stage_is_found_before_the_first_one(cli, recipe, tmp_path):
+    gone = "stages.tuned.tasks.0.data={path: gone.jsonl}"
+    complain(cli("run", str(recipe), gone), 3, "gone.jsonl", "no such file")
+    assert not (tmp_path / "runs/small/sft").exists()
+
+
+def test_cuda_without_a_cuda_device(cli, recipe):
+    result = cli("run", str(recipe), "compute.device=cuda")
+    complain(result, 2, "compute.device: cuda", "set compute.device=cpu")
+
+
+def test_nothing_to_evaluate(cli, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    result = cli("evaluate", data_recipe(tmp_path, "rows.jsonl"))
+    complain(result, 2, "no evaluate stage")

@@ -48,5 +48,6 @@ def detect_format(rows: Sequence[Row], place: str) -> tuple[str, str]:
     known = "; ".join(f"{name}: {', '.join(fields)}" for name, fields in REQUIRED_FIELDS.items())
     raise DataError(
         f"{place}: no known format has the fields {seen}",
-        hint=f"set `format`, or map the names with `columns` (known formats: {known})",
+        hint="map the names with `columns` of the source, as in stages.sft.data.sources.0."
+        f"columns='{{instruction: NAME, output: NAME}}' (known formats: {known})",
     )

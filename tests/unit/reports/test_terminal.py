@@ -20,6 +20,7 @@ def test_table_has_a_line_for_every_result(run):
         "Accuracy, tuned": "67.5 % (11.1–22.2 %)",
         "Paired difference": "+42.5 points (+25.0 to +57.0)",
         "p value, exact McNemar": "0.00031; 19 gained, 2 lost of 40",
+        "Loss, first to last": "3.100 to 0.500",
         "Tokens per second": "4,100 (1,400 supervised)",
         "Supervised tokens": "170,115",
         "Peak memory": "3.0 GiB",
