@@ -86,14 +86,18 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
-def check_intact(folder: Path) -> None:
+def check_intact(folder: Path, *, hint: str = "use another one") -> None:
     """Refuse a damaged folder.
+
+    Args:
+        folder: With a manifest.
+        hint: What the user can do about a damaged one.
 
     Raises:
         CheckpointError: Says what is wrong with it.
     """
     if damage := find_damage(folder):
-        raise CheckpointError(f"{folder}: {damage}", hint="use another one")
+        raise CheckpointError(f"{folder}: {damage}", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Every row is accounted for: rows read = examples + test rows + rejects, or the r
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from posttrain.data.audit import audit_examples, check_audit
 from posttrain.data.contamination import find_contamination
 from posttrain.data.encode import EncodeOptions, Example, encode_records
 from posttrain.data.formats import CONVERTERS, detect_format
-from posttrain.data.readers import read_rows
+from posttrain.data.readers import check_file, read_rows
 from posttrain.data.records import Record, Reject, Row, RowError
 from posttrain.data.split import choose_split
 from posttrain.data.store import ExampleStore, load_store, save_store
@@ -140,7 +139,7 @@ def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
 
 def data_digest(config: DataConfig, tokenizer: Any) -> str:
     """Content address: files' bytes, options, tokenizer, template, and our own format version."""
-    files = {str(s.path): digest_file(_existing(s)) for s in _all_sources(config)}
+    files = {str(s.path): digest_file(check_file(s.path)) for s in _all_sources(config) if s.path}
     options = config.model_dump(mode="json")
     return digest_json(
         {
@@ -166,17 +165,6 @@ def _tokenizer_state(tokenizer: Any) -> Any:
 def _all_sources(config: DataConfig) -> list[SourceConfig]:
     against = config.contamination.against if config.contamination else ()
     return [*config.sources, *against]
-
-
-def _existing(source: SourceConfig) -> Path:
-    path = source.path
-    if path is not None and path.is_dir():
-        raise DataError(f"{path}: is a folder", hint="give a file of rows")
-    if path is None or not path.is_file():
-        raise DataError(f"{path}: no such file", hint="check the path in the recipe")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"{path}: cannot be read: permission denied")
-    return path
 
 
 def _rename(rows: Iterator[tuple[Any, Row]], columns: dict[str, str]) -> Iterator[tuple[Any, Row]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,24 @@ def read_rows(path: Path) -> Iterator[tuple[Origin, Row]]:
         yield origin, row
     if empty:
         raise DataError(f"{path}: no rows", hint="check that this is the file you meant")
+
+
+def check_file(path: Path) -> Path:
+    """Look whether a file of rows can be read, without reading it.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: It does not exist, is a folder, or may not be read.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder", hint="give a file of rows")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", hint="check the path in the recipe")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: cannot be read: permission denied")
+    return path
 
 
 def _read_text(path: Path) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from posttrain.checkpoints import find_damage
+from posttrain.checkpoints import check_intact
 from posttrain.config.data import SampleDataStage
 from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.recipe import Recipe, Stage
 from posttrain.config.train import SftStage
-from posttrain.errors import CheckpointError, ConfigError, InterruptedRunError, PosttrainError
+from posttrain.errors import ConfigError, InterruptedRunError, PosttrainError
 from posttrain.files import load_json, write_errors, write_json
 from posttrain.logs import format_duration, log_file, say
 from posttrain.runs.folder import StageFolder, run_folder
@@ -103,7 +103,8 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
             say(f"stage {stage.name}: was finished, but {missing} is gone")
             done = None
         elif done and isinstance(stage, SftStage):
-            _check_model_intact(stage_folder.path)
+            final = stage_folder.path / "final"
+            check_intact(final, hint=f"delete {final} to make it again")
         if done and wanted:
             say(f"stage {stage.name}: unchanged, not run again ({stage_folder.path})")
         elif wanted:
@@ -112,13 +113,6 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
             _take_up(stage, done, stage_folder, progress)
         else:
             _pass_over(stage, progress)
-
-
-def _check_model_intact(place: Path) -> None:
-    if damage := find_damage(place / "final"):
-        raise CheckpointError(
-            f"{place / 'final'}: {damage}", hint=f"delete {place / 'final'} to make it again"
-        )
 
 
 def _is_out_of_reach(stage: Stage, progress: Progress) -> bool:

@@ -12,7 +12,8 @@ from posttrain.config.data import DataConfig, SampleDataStage, SourceConfig
 from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.recipe import Recipe, Stage, stage_sources
 from posttrain.config.train import SftStage
-from posttrain.errors import ConfigError, DataError
+from posttrain.data.readers import check_file
+from posttrain.errors import ConfigError
 from posttrain.files import digest_file, digest_json, load_json, write_json, write_jsonl
 from posttrain.logs import say
 from posttrain.runtime import Compute, describe_environment, find_package_versions
@@ -149,11 +150,7 @@ def _without_places(value: Any) -> Any:
 def _digest_source(source: SourceConfig) -> tuple[str, str]:
     """Name and sha256; the name is part of the problems' ids, and its ending of how it is read."""
     assert source.path is not None
-    try:
-        return source.path.name, digest_file(source.path)
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise DataError(f"{source.path}: {reason}", hint="check the path in the recipe") from error
+    return source.path.name, digest_file(check_file(source.path))
 
 
 def sample_file(stage: SampleDataStage, folder: Path) -> Path:
@@ -165,11 +162,11 @@ def check_sources(stage: Stage) -> None:
     """Look for every file that a stage will read, before hours are spent on those before it.
 
     Raises:
-        DataError: A file does not exist.
+        DataError: A file does not exist or may not be read.
     """
     for source in stage_sources(stage):
-        if source.path is not None and not source.path.exists():
-            raise DataError(f"{source.path}: no such file", hint="check the path in the recipe")
+        if source.path is not None:
+            check_file(source.path)
 
 
 def run_sample_data(stage: SampleDataStage, folder: Path) -> dict[str, Any]:
