@@ -42,6 +42,8 @@ class SegmentTable:
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     parents: tuple[int, ...]
+    causal: bool = True
+    """Whether a token sees only what comes before it; else its whole segment, which is a root."""
     plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Attention back ends keep their index tensors here, made once per batch for all layers."""
 
@@ -66,7 +68,8 @@ def build_batch(segments: Sequence[Segment]) -> dict[str, Any]:
 
     Returns:
         ``input_ids`` and ``position_ids`` [1, T] int64, ``segments`` (a SegmentTable),
-        ``score_positions`` and ``score_targets`` [N] int64, ``score_weights`` [N] float32.
+        ``score_positions`` and ``score_targets`` [N] int64, ``score_weights`` [N] float32, and
+        ``score_segments`` [N] int64, the segment of each target.
 
     Raises:
         ValueError: A segment is empty, has not one weight per token, names a parent that does not
@@ -101,4 +104,5 @@ def build_batch(segments: Sequence[Segment]) -> dict[str, Any]:
         "score_positions": np.concatenate(sources).astype(np.int64)[scored],
         "score_targets": token_ids[scored],
         "score_weights": weights[scored],
+        "score_segments": np.repeat(np.arange(len(segments)), lengths)[scored],
     }

@@ -7,6 +7,7 @@ standard output through ``show``. Both survive without a terminal and without co
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -16,10 +17,19 @@ from typing import TextIO
 from posttrain.errors import PosttrainError
 
 _log_files: list[TextIO] = []
+_muted = False
+
+
+def mute() -> None:
+    """Say and show nothing from here on: of several processes one speaks for all."""
+    global _muted
+    _muted = True
 
 
 def say(line: str) -> None:
     """Print one line about progress or a decision to standard error and to every open log file."""
+    if _muted:
+        return
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
     _append(line)
@@ -27,6 +37,8 @@ def say(line: str) -> None:
 
 def show(text: str) -> None:
     """Print a result to standard output and to every open log file."""
+    if _muted:
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
     _append(text)
@@ -99,12 +111,17 @@ class Progress:
 
 
 def quiet_libraries() -> None:
-    """Silence the progress bars of transformers and the hub; warnings still come through."""
+    """Silence progress bars of transformers and the hub, and DeepSpeed's greeting on our output.
+
+    Warnings still come through.
+    """
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
+    greeting = "Setting accelerator to CPU"
+    logging.getLogger("DeepSpeed").addFilter(lambda line: greeting not in line.getMessage())
 
 
 def format_duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.extras import require_extra as require_extra
 
 _REPORTED_PACKAGES = (
     "posttrain", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy"
@@ -42,7 +43,9 @@ class Compute:
         """Set torch's thread count."""
         import torch
 
-        torch.set_num_threads(self.threads)
+        # Processes side by side share the cores.
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, self.threads // beside))
 
 
 def choose_compute(device: str, precision: str, threads: str | int) -> Compute:
@@ -178,3 +181,13 @@ def command_name() -> str:
 def is_main_process() -> bool:
     """Whether this process speaks and writes for all of a distributed run."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def world_size() -> int:
+    """Processes of a distributed run; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_launched() -> bool:
+    """Whether a launcher such as torchrun has started this process."""
+    return "WORLD_SIZE" in os.environ and "RANK" in os.environ

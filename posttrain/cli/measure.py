@@ -22,6 +22,8 @@ def add_commands(app: typer.Typer) -> None:
             (
                 "posttrain evaluate recipes/demo.yaml",
                 "posttrain evaluate recipes/gsm8k/sft.yaml model.path=models/Qwen3-0.6B",
+                "posttrain evaluate runs/demo --harness arc_easy,hellaswag harness.limit=200",
+                "posttrain evaluate tiny --harness mine harness.tasks_folder=my-tasks",
             ),
         ),
         (
@@ -37,15 +39,31 @@ def add_commands(app: typer.Typer) -> None:
         app.command(name, rich_help_panel=_PANEL, epilog=examples(*lines))(function)
 
 
-def evaluate(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def evaluate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    harness: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK,...",
+            help="Run these tasks of lm-evaluation-harness instead; RECIPE may then also be a "
+            "run, a model folder, or a hub id.",
+        ),
+    ] = None,
+) -> None:
     """Run a recipe's evaluation stages on the models that exist."""
+    if harness is not None:
+        from posttrain.runs.harness import evaluate_harness
+
+        evaluate_harness(str(recipe), harness, overrides or [])
+        return
     from posttrain.runs.finish import finish_run
     from posttrain.runs.run import run_recipe
 
     loaded = load(recipe, overrides)
     if not any(stage.stage == "evaluate" for stage in loaded.stages):
         raise ConfigError(f"{recipe}: no evaluate stage, so nothing to measure")
-    folder = run_recipe(loaded, typed_command(), only=("sample-data", "evaluate"))
+    folder = run_recipe(loaded, typed_command(), only=("sample-data", "generate-items", "evaluate"))
     finish_run(folder)
 
 

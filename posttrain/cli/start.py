@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.arguments import examples
+from posttrain.cli.arguments import Overrides, examples
 
 _PANEL = "Start"
 
@@ -34,6 +34,48 @@ def add_commands(app: typer.Typer) -> None:
             "posttrain sample-data tools --num 200 --seed 7 --out tools.jsonl",
         ),
     )(sample_data)
+    app.command(
+        "download",
+        rich_help_panel=_PANEL,
+        epilog=examples(
+            "posttrain download Qwen/Qwen3-0.6B out=models/Qwen3-0.6B",
+            "posttrain download openai/gsm8k out=data/gsm8k kind=dataset",
+            "posttrain download Qwen/Qwen3-8B out=models/Qwen3-8B hub=modelscope",
+        ),
+    )(download)
+    app.command(
+        "migrate",
+        rich_help_panel=_PANEL,
+        epilog=examples(
+            "posttrain migrate finetune.yaml out=recipes/finetune.yaml",
+            "posttrain migrate rlhf.yaml out=recipes/grpo.yaml stage=grpo",
+        ),
+    )(migrate)
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="As on the hub, such as Qwen/Qwen3-0.6B.")],
+    overrides: Overrides = None,
+) -> None:
+    """Copy a model or data set from a hub into a folder: resumable and checked."""
+    from posttrain.config.download import DownloadConfig
+    from posttrain.config.load import build_settings
+    from posttrain.runs.download import download as fetch
+
+    typer.echo(fetch(build_settings(DownloadConfig, {"name": name}, overrides or [])))
+
+
+def migrate(
+    source: Annotated[Path, typer.Argument(metavar="OLD", help="YAML or JSON of another tool.")],
+    overrides: Overrides = None,
+) -> None:
+    """Rewrite another tool's training settings as a recipe."""
+    from posttrain.config.load import build_settings
+    from posttrain.config.migrate import MigrateConfig
+    from posttrain.runs.migrate import migrate_file
+
+    settings = build_settings(MigrateConfig, {"source": str(source)}, overrides or [])
+    typer.echo(migrate_file(settings))
 
 
 def doctor() -> None:
@@ -54,9 +96,9 @@ def sample_data(
 ) -> None:
     """Make sample data of our own: the same seed gives the same rows."""
     from posttrain.config.data import SampleDataStage
-    from posttrain.runs.stages import run_sample_data
+    from posttrain.runs.kinds.sample_data import make_sample_data
 
     stage = SampleDataStage(
         stage="sample-data", kind=kind.value, num=num, seed=seed, out=out.resolve()
     )
-    run_sample_data(stage, out.parent)
+    make_sample_data(stage, out.parent)

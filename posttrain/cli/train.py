@@ -25,6 +25,14 @@ def add_commands(app: typer.Typer) -> None:
         ),
         ("train", train, (f"posttrain train {recipe}", f"posttrain train {recipe} tuning=lora")),
         ("run", run, (f"posttrain run {recipe}", f"posttrain run {override}")),
+        (
+            "sweep",
+            sweep,
+            (
+                "posttrain sweep recipes/demo.yaml sweep.yaml",
+                "posttrain sweep sweep.yaml sweep.trials=5 stages.sft.steps=50",
+            ),
+        ),
         ("explain", explain, ("posttrain explain runs/demo/sft",)),
     ):
         app.command(name, rich_help_panel=_PANEL, epilog=examples(*lines))(function)
@@ -63,11 +71,15 @@ def schema(
 
 
 def train(recipe: RecipeFile, overrides: Overrides = None) -> None:
-    """Run a recipe's training stages (and the making of their sample data)."""
+    """Run a recipe's training stages, and those that make their data and tokenizer."""
+    from posttrain.config.recipe import PREPARING_STAGES
+    from posttrain.config.train import TRAINING_STAGES
+    from posttrain.logs import show
     from posttrain.runs.run import run_recipe
 
-    folder = run_recipe(load(recipe, overrides), typed_command(), only=("sample-data", "sft"))
-    typer.echo(f"trained: {folder}")
+    kinds = (*PREPARING_STAGES, *TRAINING_STAGES)
+    folder = run_recipe(load(recipe, overrides), typed_command(), only=kinds)
+    show(f"trained: {folder}")
 
 
 def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
@@ -77,6 +89,28 @@ def run(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
     folder = run_recipe(load(recipe, overrides), typed_command())
     finish_run(folder)
+
+
+def sweep(
+    target: Annotated[
+        Path, typer.Argument(metavar="[RECIPE] SWEEP", help="Recipe and sweep file (YAML).")
+    ],
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings over those of the recipe; sweep.KEY=VALUE over those of the sweep.",
+        ),
+    ] = None,
+) -> None:
+    """Search settings: each trial is a run, the best one's recipe is written."""
+    from posttrain.sweeps.sweep import plan_sweep, run_sweep
+
+    words = rest or []
+    recipe = target if words and "=" not in words[0] else None
+    file = Path(words.pop(0)) if recipe else target
+    folder = run_sweep(plan_sweep(file, recipe, words, typed_command()))
+    typer.echo(f"best recipe:    {folder / 'best.yaml'}\nreport:         {folder / 'report.html'}")
 
 
 def explain(

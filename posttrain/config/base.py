@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -19,7 +19,8 @@ class Config(BaseModel):
         """YAML reads ``yes`` and ``on`` as true, and pydantic would read true as 1."""
         for name, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field and field.annotation is not bool:
+            allowed = (field.annotation, *get_args(field.annotation)) if field else ()
+            if isinstance(value, bool) and field and bool not in allowed:
                 raise ValueError(f"`{name}` is no switch; it cannot be {str(value).lower()}")
         return values
 

@@ -8,7 +8,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from posttrain.config.base import Config, ConfigPath, StageName
 
-FormatName = Literal["auto", "gsm8k", "alpaca", "messages"]
+FormatName = Literal[
+    "auto", "text",
+    "messages", "messages_json", "dolci", "sharegpt", "kto", "xlam", "math", "gsm8k", "alpaca",
+    "dolly", "query_response", "prompt_completion", "prompt", "chatml",
+    "preference", "sharegpt_preference", "alpaca_preference", "messages_preference",
+    "v1_preference", "stack_exchange", "first_turn_preference",
+]  # fmt: skip
 SampleKind = Literal["math", "chat", "mcq", "tools", "preference"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -62,21 +68,71 @@ class ContaminationConfig(Config):
     """What becomes of a training row that is found in an evaluation set."""
 
 
+class DedupConfig(Config):
+    """Drop rows that were there before."""
+
+    method: Literal["exact", "near"] = "exact"
+    """`exact`: the same words; `near`: most of the same words (MinHash)."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Of `near`: share of common word pairs from which two rows count as the same."""
+
+
 class DataConfig(Config):
-    """From rows to trained tokens."""
+    """What the data of every kind of training share."""
 
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """Files, read in order."""
+    validation_sources: tuple[SourceConfig, ...] = ()
+    """Files of their own whose loss is watched during training, besides `split.validation`."""
     split: SplitConfig = SplitConfig()
+    dedup: DedupConfig | None = None
     contamination: ContaminationConfig | None = None
+    max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Stop where a larger share of the rows is unusable."""
+
+
+class ChatDataConfig(DataConfig):
+    """Conversations whose assistant turns are learned."""
+
     max_tokens: PositiveInt = 2048
     """Longest example."""
     overlong: Literal["reject", "error"] = "reject"
     """What becomes of longer ones: into rejects.jsonl, or stop."""
     train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
     """Which turns carry loss."""
-    max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Stop where a larger share of the rows is unusable."""
+
+
+class PreferenceDataConfig(DataConfig):
+    """Prompts with a better and a worse answer."""
+
+    max_tokens: PositiveInt = 2048
+    """Longest prompt with either of its answers."""
+    overlong: Literal["reject", "error"] = "reject"
+    """What becomes of longer ones: into rejects.jsonl, or stop."""
+
+
+class PromptDataConfig(DataConfig):
+    """Prompts that the model answers in training, with what their answers are graded against."""
+
+    max_tokens: PositiveInt = 1024
+    """Longest prompt."""
+    overlong: Literal["reject", "error"] = "reject"
+    """What becomes of longer ones: into rejects.jsonl, or stop."""
+
+
+class TextDataConfig(DataConfig):
+    """Plain text."""
+
+    text_fields: Annotated[tuple[str, ...], Field(min_length=1)] = ("text", "content")
+    """Fields of a row that hold the text, in order of preference; messages are joined where all
+    are absent."""
+    documents: Literal["paragraph", "line", "file"] = "paragraph"
+    """What one document of a `.txt` file is; paragraphs are parted by blank lines."""
+    block_tokens: PositiveInt = 1024
+    """Longest example."""
+    join: bool = True
+    """Lay documents end to end, parted by end tokens, and cut blocks; else a document stays by
+    itself and only long ones are cut."""
 
 
 class SampleDataStage(Config):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from posttrain.config.base import Located
-from posttrain.config.chat import ChatConfig
+from posttrain.config.migrate import find_new_name
 from posttrain.config.recipe import Recipe
 from posttrain.errors import ConfigError
 
@@ -77,18 +77,35 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) 
     return _validate(_apply_overrides(document, overrides), source, Recipe)
 
 
-def build_chat_config(model: str, overrides: Sequence[str]) -> ChatConfig:
-    """Check the settings of a conversation.
+def build_settings(root: type[_Root], values: dict[str, Any], overrides: Sequence[str]) -> _Root:
+    """Check the settings of a command that takes no recipe, such as ``chat`` or ``merge``.
 
     Args:
-        model: As typed; a relative folder is one of the current folder.
+        root: Class of the settings.
+        values: What the command's arguments say, as typed; relative paths are ones of the current
+            folder.
         overrides: ``key=value`` strings.
 
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    document = _apply_overrides(_Document({"model": _locate(model)}), overrides)
-    return _validate(document, "command line", ChatConfig)
+    document = _apply_overrides(_Document(_locate(values)), overrides)
+    return _validate(document, "command line", root)
+
+
+def load_settings(root: type[_Root], path: Path, overrides: Sequence[str]) -> _Root:
+    """Read a YAML file of settings that is no recipe, such as a sweep.
+
+    Args:
+        root: Class of the settings.
+        path: YAML file; ``base:`` includes another one.
+        overrides: ``key=value`` strings.
+
+    Raises:
+        ConfigError: As ``load_recipe``.
+    """
+    document = _load_document(path, ())
+    return _validate(_apply_overrides(document, overrides), str(path), root)
 
 
 def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
@@ -288,6 +305,8 @@ def _describe(problem: Any, document: _Document, source: str, root: type[BaseMod
         known = list(model.model_fields) if model else []
         near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        if moved := find_new_name(str(key[-1])):
+            hint = f"{moved} (`posttrain migrate` rewrites another tool's settings)"
         return f"{where}: unknown key `{name}`; {hint}"
     if kind == "missing":
         return f"{where}: `{name}` is missing"
@@ -295,8 +314,9 @@ def _describe(problem: Any, document: _Document, source: str, root: type[BaseMod
         tags = problem["ctx"]["discriminator"].strip("'")
         return f"{where}: `{name}` needs the key `{tags}`"
     if kind == "union_tag_invalid":
+        tag = problem["ctx"]["discriminator"].strip("'")
         return (
-            f"{where}: `{name}.stage: {problem['ctx']['tag']}` is no stage; "
+            f"{where}: `{name}.{tag}: {problem['ctx']['tag']}` is no {tag}; "
             f"known: {problem['ctx']['expected_tags']}"
         )
     message = message.removeprefix("Value error, ")
@@ -321,7 +341,7 @@ def _follow(
             values = values[part] if isinstance(values, list) and part < len(values) else None
             key.append(part)
             continue
-        tagged = [m for m in inside if _stage_tag(m) == part]
+        tagged = [m for m in inside if find_tag(m)[1] == part]
         if tagged and len(inside) > 1:
             inside = tagged
             continue
@@ -335,9 +355,13 @@ def _follow(
     return tuple(key), holder
 
 
-def _stage_tag(model: type[BaseModel]) -> str | None:
-    found = model.model_fields.get("stage")
-    return get_args(found.annotation)[0] if found and get_args(found.annotation) else None
+def find_tag(model: type[BaseModel]) -> tuple[str, str | None]:
+    """Key and value by which a member of a union is told, such as ``stage: sft``."""
+    for name in ("stage", "task"):
+        found = model.model_fields.get(name)
+        if found and get_args(found.annotation):
+            return name, str(get_args(found.annotation)[0])
+    return "", None
 
 
 def models_of(info: FieldInfo) -> list[type[BaseModel]]:

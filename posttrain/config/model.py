@@ -27,7 +27,7 @@ class ModelConfig(Config):
 
 
 class LoraConfig(Config):
-    """Low-rank adapters, used where `tuning: lora`."""
+    """Low-rank adapters, used where `tuning` is `lora` or `qlora`."""
 
     rank: PositiveInt = 16
     """Width of the update matrices; 8 to 64 is usual."""
@@ -48,3 +48,18 @@ class ComputeConfig(Config):
     """Number format of the arithmetic; weights in training stay fp32 either way."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """CPU threads."""
+
+
+class ParallelConfig(Config):
+    """How several processes share a training stage; one process does not need it.
+
+    Start them with `torchrun --nproc_per_node N -m posttrain train RECIPE`.
+    """
+
+    strategy: Literal["ddp", "zero2", "zero3"] = "ddp"
+    """`ddp`: every process holds all; `zero2`: gradients and optimizer are shared out (DeepSpeed);
+    `zero3`: weights too."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """Of `zero2` and `zero3`: keep the optimizer, or the weights too, in CPU memory."""
+    deepspeed: ConfigPath | None = None
+    """DeepSpeed JSON of your own; `auto` values are filled in."""

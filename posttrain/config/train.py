@@ -4,37 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from posttrain.config.base import Config, StageName
-from posttrain.config.data import DataConfig
+from posttrain.config.base import Config, ModelName, StageName
+from posttrain.config.data import (
+    ChatDataConfig,
+    PreferenceDataConfig,
+    PromptDataConfig,
+    TextDataConfig,
+)
+from posttrain.config.verl import VerlConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
-class SftStage(Config):
-    """Supervised fine-tuning: learn the assistant's turns."""
+class TrainingStage(Config):
+    """What all training stages share."""
 
-    stage: Literal["sft"]
-    name: StageName = "sft"
-    data: DataConfig
-    start_from: StageName | None = None
-    """Earlier training stage whose model to go on from; the latest one where absent."""
-    epochs: PositiveFloat = 1.0
-    """Passes over the data; a fraction is a partial last pass."""
-    steps: PositiveInt | None = None
-    """Optimizer steps, instead of `epochs`: as many passes as that takes."""
+    start_from: StageName | Literal["base"] | None = None
+    """Earlier stage whose model to go on from, or `base`; the latest one where absent."""
     batch_tokens: PositiveInt = 8192
     """Most tokens in one packed batch on one device; nothing is padded."""
-    accumulate: PositiveInt = 1
-    """Batches added up before each optimizer step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
     """Highest learning rate; LoRA usually wants ten times that of full tuning."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after the warm-up; cosine and linear end at 0."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of the steps over which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Weight = 0.0
     beta1: Beta = 0.9
     """AdamW: memory of the gradient."""
     beta2: Beta = 0.999
@@ -50,4 +49,162 @@ class SftStage(Config):
     """Checkpoints kept besides the best."""
 
 
-TRAINING_STAGES = ("sft",)
+class FixedDataStage(TrainingStage):
+    """Training on rows that are there before it starts."""
+
+    epochs: PositiveFloat = 1.0
+    """Passes over the data; a fraction is a partial last pass."""
+    steps: PositiveInt | None = None
+    """Optimizer steps, instead of `epochs`: as many passes as that takes."""
+    accumulate: PositiveInt = 1
+    """Batches added up before each optimizer step."""
+
+
+class SftStage(FixedDataStage):
+    """Supervised fine-tuning: learn the assistant's turns."""
+
+    stage: Literal["sft"]
+    name: StageName = "sft"
+    data: ChatDataConfig
+
+
+class PretrainStage(FixedDataStage):
+    """Continued pretraining: learn to go on with plain text."""
+
+    stage: Literal["pretrain"]
+    name: StageName = "pretrain"
+    data: TextDataConfig
+
+
+class MlmStage(FixedDataStage):
+    """Masked language modelling for encoders (BERT, ModernBERT): learn hidden tokens of text."""
+
+    stage: Literal["mlm"]
+    name: StageName = "mlm"
+    data: TextDataConfig
+    mask_share: Share = 0.15
+    """Share of the tokens that are to be found; of these 80 % are hidden behind the mask token,
+    10 % replaced by a random one and 10 % left."""
+
+
+class RewardStage(FixedDataStage):
+    """Reward model: learn to score the better answer of a pair above the worse (Bradley-Terry)."""
+
+    stage: Literal["reward"]
+    name: StageName = "reward"
+    data: PreferenceDataConfig
+
+
+class DpoStage(FixedDataStage):
+    """Direct preference optimization against the model that the stage starts from."""
+
+    stage: Literal["dpo"]
+    name: StageName = "dpo"
+    data: PreferenceDataConfig
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """Highest learning rate; LoRA usually wants ten times that of full tuning."""
+    beta: PositiveFloat = 0.1
+    """Pull toward the reference model, per nat; larger stays closer."""
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    """`sigmoid` is DPO itself."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Assumed share of pairs whose order is wrong; of `sigmoid` only."""
+    sft_weight: Weight = 0.0
+    """Weight of the chosen answers' likelihood beside the preference loss (RPO)."""
+
+
+class RewardsConfig(Config):
+    """What a completion is worth: the sum of the parts, each times its weight."""
+
+    answer: Weight = 1.0
+    """1 where the evaluation grader finds the answer right."""
+    format: Weight = 0.0
+    """1 where the answer is marked as the data's own answers are, and the completion has ended."""
+    model: ModelName | None = None
+    """Folder or hub id of a reward model (a sequence classifier); its score is added."""
+    model_from: StageName | None = None
+    """Earlier reward stage, instead of `model`."""
+    model_weight: Weight = 1.0
+    """Weight of that score."""
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> RewardsConfig:
+        if self.model and self.model_from:
+            raise ValueError("give either `model` or `model_from`")
+        if not (self.answer or self.format or self.model or self.model_from):
+            raise ValueError("nothing is rewarded: every weight is 0")
+        return self
+
+
+class OnlineStage(TrainingStage):
+    """Training on answers that the model writes as it learns."""
+
+    data: PromptDataConfig
+    rewards: RewardsConfig = RewardsConfig()
+    engine: Literal["local", "verl"] = "local"
+    """`local` trains here; `verl` writes what a Ray cluster needs and prints its command."""
+    verl: VerlConfig = VerlConfig()
+    """Of the engine `verl`."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """Highest learning rate; LoRA usually wants ten times that of full tuning."""
+    rollouts: PositiveInt = 100
+    """Rounds of writing answers and learning from them."""
+    prompts_per_rollout: PositiveInt = 32
+    """Different prompts in each round."""
+    completions: PositiveInt = 8
+    """Answers per prompt."""
+    max_new_tokens: PositiveInt = 256
+    """Longest answer; unfinished ones keep their reward for what they are."""
+    temperature: PositiveFloat = 1.0
+    """Of the sampling."""
+    updates_per_rollout: PositiveInt = 1
+    """Optimizer steps per pass over a round's answers."""
+    passes_per_rollout: PositiveInt = 1
+    """Passes over a round's answers."""
+    clip_low: Share = 0.2
+    """How far a token's probability may fall, as a share, before its gradient stops."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """How far it may rise."""
+    kl_weight: Weight = 0.0
+    """Pull toward the model that the stage starts from."""
+    save_every_steps: PositiveInt = 50
+    """Steps between checkpoints, made up to whole rounds; the accuracy on the validation prompts is
+    measured at each."""
+
+
+class GrpoStage(OnlineStage):
+    """Group-relative policy optimization: answers to one prompt are judged by each other."""
+
+    stage: Literal["grpo"]
+    name: StageName = "grpo"
+    scale: Literal["group", "none"] = "group"
+    """Divide an answer's advantage by its group's standard deviation, or not."""
+
+    @model_validator(mode="after")
+    def _check_group(self) -> GrpoStage:
+        if self.completions < 2:
+            raise ValueError("a group needs at least 2 completions")
+        return self
+
+
+class PpoStage(OnlineStage):
+    """Proximal policy optimization with a value head."""
+
+    stage: Literal["ppo"]
+    name: StageName = "ppo"
+    completions: PositiveInt = 1
+    """Answers per prompt."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Discount per token."""
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Trust in the value head: 1 uses only rewards, 0 only its next estimate."""
+    value_weight: Weight = 0.1
+    """Weight of the value head's loss."""
+    value_clip: PositiveFloat = 0.2
+    """How far an estimate may move from that of the rollout before its gradient stops."""
+
+
+AnyTrainingStage = (
+    SftStage | PretrainStage | MlmStage | RewardStage | DpoStage | GrpoStage | PpoStage
+)
+TRAINING_STAGES = ("pretrain", "mlm", "sft", "reward", "dpo", "grpo", "ppo")

@@ -72,6 +72,85 @@ def audit_examples(examples: Sequence[Example], tokenizer: Any) -> list[AuditChe
     return checks
 
 
+def audit_pairs(examples: Sequence[Example], tokenizer: Any) -> list[AuditCheck]:
+    """Check encoded preference pairs; a sample of their prompts against the tokenizer itself.
+
+    Args:
+        examples: Trees of prompt, chosen and rejected; at least one.
+        tokenizer: The model's tokenizer.
+
+    Returns:
+        One entry per check, failures counted.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    step = max(1, len(examples) // _SAMPLE)
+    return [
+        _ask(
+            "prompt untrained, both answers trained",
+            examples,
+            lambda e: not e.trained[: e.lengths[0]].any() and bool(e.trained[e.lengths[0] :].all()),
+        ),
+        _ask(
+            "each answer ends with its end token",
+            examples,
+            lambda e: all(int(e.token_ids[i - 1]) in special for i in np.cumsum(e.lengths)[1:]),
+        ),
+        _ask(
+            "training prompt = tokenizer's inference prompt (sample)",
+            examples[::step],
+            lambda e: (
+                e.token_ids[: e.lengths[0]].tolist()
+                == _inference_prompt(e.record.content, tokenizer)
+            ),
+        ),
+    ]
+
+
+def audit_prompts(examples: Sequence[Example], tokenizer: Any) -> list[AuditCheck]:
+    """Check a sample of prompts against the tokenizer's own.
+
+    Args:
+        examples: Prompts; at least one.
+        tokenizer: The model's tokenizer.
+
+    Returns:
+        One entry per check, failures counted.
+    """
+    step = max(1, len(examples) // _SAMPLE)
+    return [
+        _ask(
+            "training prompt = tokenizer's inference prompt (sample)",
+            examples[::step],
+            lambda e: e.token_ids.tolist() == _inference_prompt(e.record.content, tokenizer),
+        )
+    ]
+
+
+def audit_text(examples: Sequence[Example], tokenizer: Any) -> list[AuditCheck]:
+    """Check blocks of plain text.
+
+    Args:
+        examples: Blocks; at least one.
+        tokenizer: The model's tokenizer.
+
+    Returns:
+        One entry per check, failures counted.
+    """
+    size = len(tokenizer)
+    return [
+        _ask(
+            "every token but a block's first is trained",
+            examples,
+            lambda e: bool(e.trained[1:].all()) and not e.trained[0],
+        ),
+        _ask(
+            "every id is in the vocabulary",
+            examples,
+            lambda e: 0 <= e.token_ids.min() <= e.token_ids.max() < size,
+        ),
+    ]
+
+
 def check_audit(checks: Sequence[AuditCheck]) -> None:
     """Stop where a check failed.
 
@@ -113,16 +192,22 @@ def _repeats(example: Example, special: set[int]) -> bool:
 
 def _prompt_matches(example: Example, tokenizer: Any) -> bool:
     """Whether the ids before the last trained run are those the tokenizer itself would give."""
-    chat = example.record.chat
-    prompt = tokenizer.apply_chat_template(
-        list(chat.prompt),
-        tools=list(chat.tools) or None,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=False,
-    )
+    prompt = _inference_prompt(example.record.content, tokenizer)
     starts = _run_starts(example.trained)
-    return len(starts) > 0 and example.token_ids[: starts[-1]].tolist() == list(prompt)
+    return len(starts) > 0 and example.token_ids[: starts[-1]].tolist() == prompt
+
+
+def _inference_prompt(content: Any, tokenizer: Any) -> list[int]:
+    """Ids of a content's prompt as the tokenizer itself gives them."""
+    return list(
+        tokenizer.apply_chat_template(
+            list(content.prompt),
+            tools=list(content.tools) or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+    )
 
 
 def _run_starts(trained: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -132,7 +217,7 @@ def _run_starts(trained: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _marks_match(example: Example, tokenizer: Any) -> bool:
-    chat = example.record.chat
+    chat: Any = example.record.content
     marked = tokenizer.apply_chat_template(
         list(chat.messages),
         tools=list(chat.tools) or None,

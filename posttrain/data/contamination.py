@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from posttrain.data.records import Record, Reject
 
@@ -39,7 +40,7 @@ def normalize_text(text: str) -> str:
 
 
 def find_contamination(
-    training: Sequence[Record], evaluation: Iterable[Record], keys: Sequence[str]
+    training: Sequence[Record[Any]], evaluation: Iterable[Record[Any]], keys: Sequence[str]
 ) -> tuple[list[Reject], ContaminationReport]:
     """Find training rows whose problem is also an evaluation problem.
 
@@ -73,9 +74,9 @@ def find_contamination(
     return rejects, report
 
 
-def _fingerprints(record: Record, keys: Sequence[str]) -> list[tuple[str, str]]:
-    text = normalize_text(record.chat.prompt_text)
+def _fingerprints(record: Record[Any], keys: Sequence[str]) -> list[tuple[str, str]]:
+    text = normalize_text(record.content.prompt_text)
     # A prompt of punctuation alone says nothing; two of them are not the same problem.
     prints = [("prompt text", text)] if text else []
-    prints.extend((key, record.chat.keys[key]) for key in keys if key in record.chat.keys)
+    prints.extend((key, record.content.keys[key]) for key in keys if key in record.content.keys)
     return prints

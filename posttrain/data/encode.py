@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from posttrain.data.records import Record, Reject, RowError, check_chat
+from posttrain.data.records import Chat, Content, Message, Record, Reject, RowError, check_chat
 from posttrain.data.templates import ChatRenderer, Piece
 
 _CHUNK_ROWS = 512
@@ -17,15 +17,23 @@ _CHUNK_ROWS = 512
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded record."""
+    """One encoded record: a tree of segments, its tokens laid end to end."""
 
-    record: Record
+    record: Record[Content]
     token_ids: np.ndarray[Any, Any]
     """[length] int32."""
     trained: np.ndarray[Any, Any]
     """[length] bool: whether the token is a target."""
     retokenized: bool
     """Whether encoding the whole render at once would give other ids, at the last turn's start."""
+    lengths: tuple[int, ...] = ()
+    """Tokens of each segment; empty where there is one."""
+    parents: tuple[int, ...] = ()
+    """Segment of the example that each one continues, or ``layout.NO_PARENT``."""
+    note: dict[str, Any] | None = None
+    """What else training needs of the record, such as the reference answer of a prompt."""
+    joined: bool = False
+    """Whether assistant turns in a row became one turn, since the template refuses them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class EncodeOptions:
 
 
 def encode_records(
-    records: Iterable[Record], renderer: ChatRenderer, options: EncodeOptions
+    records: Iterable[Record[Chat]], renderer: ChatRenderer, options: EncodeOptions
 ) -> Iterator[Example | Reject]:
     """Encode conversations; each gives an example or a reject, in order.
 
@@ -55,38 +63,80 @@ def encode_records(
     stream = iter(records)
     while chunk := list(islice(stream, _CHUNK_ROWS)):
         cut = [_cut(record, renderer, options) for record in chunk]
-        kept = [pieces for pieces in cut if not isinstance(pieces, Reject)]
+        kept = [found.pieces for found in cut if not isinstance(found, Reject)]
         encoded = iter(_encode_pieces(kept, renderer.tokenizer))
-        for record, pieces in zip(chunk, cut, strict=True):
-            if isinstance(pieces, Reject):
-                yield pieces
+        for record, found in zip(chunk, cut, strict=True):
+            if isinstance(found, Reject):
+                yield found
                 continue
             token_ids, trained, retokenized = next(encoded)
             if len(token_ids) > options.max_tokens:
                 detail = f"{len(token_ids)} tokens, max_tokens is {options.max_tokens}"
                 yield Reject(record.origin, "too long", detail)
             else:
-                yield Example(record, token_ids, trained, retokenized)
+                joined = found.record is not record
+                yield Example(found.record, token_ids, trained, retokenized, joined=joined)
 
 
-def encode_prompt(record: Record, renderer: ChatRenderer) -> list[int]:
+def encode_prompt(record: Record[Chat], renderer: ChatRenderer) -> list[int]:
     """Token ids of a record's prompt, up to where the answer is to be written.
 
     Raises:
         RowError: The template refuses the conversation.
     """
-    text = renderer.render(record.chat.prompt, record.chat.tools, prompt=True)
+    text = renderer.render(record.content.prompt, record.content.tools, prompt=True)
     return list(renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _cut(record: Record, renderer: ChatRenderer, options: EncodeOptions) -> list[Piece] | Reject:
+@dataclass(frozen=True)
+class _Cut:
+    record: Record[Chat]
+    pieces: list[Piece]
+
+
+def _cut(record: Record[Chat], renderer: ChatRenderer, options: EncodeOptions) -> _Cut | Reject:
     try:
-        check_chat(record.chat)
-        if record.chat.messages[-1]["role"] != "assistant":
+        check_chat(record.content)
+        if record.content.messages[-1]["role"] != "assistant":
             raise RowError("does not end with an assistant turn")
-        return renderer.split_trained(record.chat, last_only=options.last_only)
+        try:
+            pieces = renderer.split_trained(record.content, last_only=options.last_only)
+        except RowError:
+            joined = _join_turns(record.content)
+            if joined == record.content:
+                raise
+            record = replace(record, content=joined)
+            pieces = renderer.split_trained(joined, last_only=options.last_only)
+        return _Cut(record, pieces)
     except RowError as error:
         return Reject(record.origin, error.reason, error.detail)
+
+
+def _join_turns(chat: Chat) -> Chat:
+    """Make one turn of assistant turns in a row, where that keeps the order of words and calls.
+
+    Between two of them nobody speaks, so that no prompt of inference leads to the second one;
+    templates such as Qwen3's write them otherwise when they are last.
+    """
+    messages: list[Message] = []
+    for message in chat.messages:
+        before = messages[-1] if messages else {}
+        in_order = not before.get("tool_calls") or not message["content"]
+        if (
+            before.get("role") == message["role"] == "assistant"
+            and in_order
+            and not message.get("reasoning_content")
+        ):
+            texts = [text for text in (before["content"], message["content"]) if text]
+            calls = [*before.get("tool_calls", ()), *message.get("tool_calls", ())]
+            messages[-1] = {
+                **before,
+                "content": "\n\n".join(texts),
+                **({"tool_calls": calls} if calls else {}),
+            }
+        else:
+            messages.append(message)
+    return replace(chat, messages=tuple(messages))
 
 
 Encoded = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]

@@ -75,7 +75,7 @@ def _pack_pass(
     carried = order[:0]
     for window in range(int(window_of[-1]) + 1):
         members = np.concatenate([carried, order[window_of == window]])
-        bins = _best_fit(members, sizes, batch_tokens)
+        bins = pack_sizes(members, sizes, batch_tokens)
         carried = order[:0]
         if window < window_of[-1] and bins:
             carried = bins.pop(min(range(len(bins)), key=lambda i: sizes[bins[i]].sum()))
@@ -83,10 +83,19 @@ def _pack_pass(
     return packed
 
 
-def _best_fit(
+def pack_sizes(
     indices: np.ndarray[Any, Any], sizes: np.ndarray[Any, Any], capacity: int
 ) -> list[np.ndarray[Any, Any]]:
-    """Best-fit decreasing: each example into the fullest bin that still holds it."""
+    """Best-fit decreasing: each item into the fullest bin that still holds it.
+
+    Args:
+        indices: Items to place, numbers into ``sizes``.
+        sizes: Tokens of every item.
+        capacity: Most tokens in a bin; no item is larger.
+
+    Returns:
+        Items of each bin.
+    """
     bins: list[list[int]] = []
     space: list[tuple[int, int]] = []  # (free tokens, bin), ascending
     for index in sorted(indices.tolist(), key=lambda i: (-sizes[i], i)):

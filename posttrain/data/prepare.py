@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,17 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from posttrain.config.data import DataConfig, SourceConfig
-from posttrain.data.audit import audit_examples, check_audit
+from posttrain.config.data import DataConfig, SourceConfig, TextDataConfig
+from posttrain.data.audit import check_audit
 from posttrain.data.contamination import find_contamination
-from posttrain.data.encode import EncodeOptions, Example, encode_records
-from posttrain.data.formats import CONVERTERS, detect_format
-from posttrain.data.readers import check_file, read_rows
-from posttrain.data.records import Record, Reject, Row, RowError
+from posttrain.data.encode import Example
+from posttrain.data.encoders import Encoder, build_encoder, kind_of
+from posttrain.data.formats import FORMATS, choose_format
+from posttrain.data.formats.text import convert_text
+from posttrain.data.readers import check_file, read_documents, read_rows
+from posttrain.data.records import Chat, Content, Preference, Record, Reject, Row, RowError
 from posttrain.data.split import choose_split
 from posttrain.data.store import ExampleStore, load_store, save_store
-from posttrain.data.templates import ChatRenderer
 from posttrain.errors import DataError
 from posttrain.files import (
     cache_root,
@@ -39,8 +41,9 @@ from posttrain.files import (
 from posttrain.logs import Progress
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _DETECTION_ROWS = 50
+_TEXT_FILES = (".txt", ".md")
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,17 @@ class PreparedData:
 class SourceRows:
     """What one source gave."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[Record[Any]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
 
 
-def read_source(source: SourceConfig) -> SourceRows:
-    """Read and convert one source.
+def read_source(source: SourceConfig, kind: str = "chat") -> SourceRows:
+    """Read and convert one source of conversations or pairs.
 
     Args:
         source: With its ``path`` settled.
+        kind: What its rows shall become: ``chat`` or ``preference``.
 
     Returns:
         Records, rejects, and a report with format, evidence and number of rows.
@@ -82,25 +86,60 @@ def read_source(source: SourceConfig) -> SourceRows:
     Raises:
         DataError: The file cannot be used at all.
     """
+    rows = open_rows(source)
+    first = list(islice(rows, _DETECTION_ROWS))
+    found = choose_format(source.format, [row for _, row in first], str(source.path), kind)
+    return _convert_rows(source, chain(first, rows), FORMATS[found[0]].convert, found)
+
+
+def read_texts(source: SourceConfig, config: TextDataConfig) -> SourceRows:
+    """Read one source of plain text: a text file, or rows with a text field.
+
+    Args:
+        source: With its ``path`` settled.
+        config: Which fields hold the text, and what a document of a text file is.
+
+    Returns:
+        As ``read_source``.
+
+    Raises:
+        DataError: The file cannot be used at all.
+    """
+    assert source.path is not None
+    if source.path.suffix.lower() in _TEXT_FILES:
+        rows: Iterator[tuple[Any, Row]] = read_documents(source.path, config.documents)
+        rows = islice(rows, source.limit) if source.limit else rows
+        found = ("text", f"one document a {config.documents}")
+        return _convert_rows(source, rows, convert_text, found)
+    found = ("text", f"the first of {', '.join(config.text_fields)}")
+    return _convert_rows(
+        source, open_rows(source), partial(convert_text, text_fields=config.text_fields), found
+    )
+
+
+def open_rows(source: SourceConfig) -> Iterator[tuple[Any, Row]]:
+    """Read a source's rows with its columns renamed, up to its limit."""
     assert source.path is not None
     rows = _rename(read_rows(source.path), source.columns)
-    if source.limit:
-        rows = islice(rows, source.limit)
-    first = list(islice(rows, _DETECTION_ROWS))
-    name, evidence = str(source.format), "as the recipe says"
-    if name == "auto":
-        name, evidence = detect_format([row for _, row in first], str(source.path))
-    convert = CONVERTERS[name]
+    return islice(rows, source.limit) if source.limit else rows
+
+
+def _convert_rows(
+    source: SourceConfig,
+    rows: Iterable[tuple[Any, Row]],
+    convert: Callable[[Row], Content],
+    found: tuple[str, str],
+) -> SourceRows:
     result = SourceRows()
-    for origin, row in chain(first, rows):
+    for origin, row in rows:
         try:
             result.records.append(Record(convert(row), origin))
         except RowError as error:
             result.rejects.append(Reject(origin, error.reason, error.detail, row))
     result.report = {
         "path": str(source.path),
-        "format": name,
-        "evidence": evidence,
+        "format": found[0],
+        "evidence": found[1],
         "rows": len(result.records) + len(result.rejects),
     }
     return result
@@ -140,7 +179,7 @@ def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
 def data_digest(config: DataConfig, tokenizer: Any) -> str:
     """Content address: files' bytes, options, tokenizer, template, and our own format version."""
     files = {str(s.path): digest_file(check_file(s.path)) for s in _all_sources(config) if s.path}
-    options = config.model_dump(mode="json")
+    options = {"kind": type(config).__name__, **config.model_dump(mode="json")}
     return digest_json(
         {
             "version": _FORMAT_VERSION,
@@ -164,7 +203,7 @@ def _tokenizer_state(tokenizer: Any) -> Any:
 
 def _all_sources(config: DataConfig) -> list[SourceConfig]:
     against = config.contamination.against if config.contamination else ()
-    return [*config.sources, *against]
+    return [*config.sources, *config.validation_sources, *against]
 
 
 def _rename(rows: Iterator[tuple[Any, Row]], columns: dict[str, str]) -> Iterator[tuple[Any, Row]]:
@@ -183,42 +222,44 @@ def _rename(rows: Iterator[tuple[Any, Row]], columns: dict[str, str]) -> Iterato
 
 
 def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> None:
-    renderer = ChatRenderer(tokenizer)
-    sources = [read_source(source) for source in config.sources]
+    encoder = build_encoder(config, tokenizer)
+    sources = [_read(source, config) for source in config.sources]
+    watched = [_read(source, config) for source in config.validation_sources]
     records = [record for source in sources for record in source.records]
-    rejects = [reject for source in sources for reject in source.rejects]
-    rows_read = len(records) + len(rejects)
+    rejects = [reject for source in [*sources, *watched] for reject in source.rejects]
+    rows_read = sum(source.report["rows"] for source in [*sources, *watched])
+    records, doubled = _deduplicate(config, records)
     records, contaminated, contamination = _decontaminate(config, records)
     splits = _split(config, records)
-    options = EncodeOptions(config.max_tokens, config.train_on == "last_assistant")
-    examples: dict[str, list[Example]] = {"train": [], "validation": []}
-    for name, kept in examples.items():
-        progress = Progress(f"encoding {name}", len(splits[name]), "rows")
-        for done, item in enumerate(encode_records(splits[name], renderer, options)):
-            progress.update(done)
-            if isinstance(item, Example):
-                kept.append(item)
-            else:
-                rejects.append(item)
+    splits["validation"] += [record for source in watched for record in source.records]
+    examples: dict[str, list[Example]] = {}
+    for name in ("train", "validation"):
+        examples[name], refused = _encode(name, splits[name], encoder)
+        rejects += refused
+    dropped = [*doubled, *contaminated]
     _check_rejects(config, rejects, rows_read)
     everything = examples["train"] + examples["validation"]
     if not examples["train"]:
         raise DataError(
             f"{config.sources[0].path}: no row is left to train on",
             hint=f"of {rows_read} rows {len(rejects)} were rejected, "
-            f"{len(contaminated)} dropped as contaminated, {len(splits['test'])} set aside",
+            f"{len(dropped)} dropped as repeated or contaminated, "
+            f"{len(splits['test'])} set aside",
         )
-    audit = audit_examples(everything, tokenizer)
+    audit = encoder.audit(everything)
     check_audit(audit)
-    accounted = len(everything) + len(splits["test"]) + len(rejects) + len(contaminated)
+    used = len(splits["train"]) + len(splits["validation"]) - _count_refused(rejects, splits)
+    accounted = used + len(splits["test"]) + len(rejects) + len(dropped)
     assert accounted == rows_read, f"{rows_read} rows read, {accounted} accounted for"
     report = {
         "digest": digest,
-        "sources": [source.report for source in sources],
+        "kind": encoder.kind,
+        "sources": [source.report for source in [*sources, *watched]],
         "rows_read": rows_read,
+        "rows_used": used,
         "examples": {name: len(kept) for name, kept in examples.items()},
         "test_rows": len(splits["test"]),
-        "rejects": dict(Counter(r.reason for r in [*rejects, *contaminated]).most_common()),
+        "rejects": dict(Counter(r.reason for r in [*rejects, *dropped]).most_common()),
         "contamination": contamination,
         "audit": [asdict(check) for check in audit],
         **_statistics(everything),
@@ -226,19 +267,74 @@ def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> Non
     with publish_folder(folder) as building:
         for name, kept in examples.items():
             save_store(building / name, kept)
-        write_jsonl(building / "rejects.jsonl", (r.to_json() for r in [*rejects, *contaminated]))
+        write_jsonl(building / "rejects.jsonl", (r.to_json() for r in [*rejects, *dropped]))
         write_jsonl(building / "test.jsonl", (_test_row(r) for r in splits["test"]))
         write_json(building / "report.json", report)
 
 
-def _test_row(record: Record) -> dict[str, Any]:
-    chat = record.chat
-    return {"messages": chat.messages, **({"tools": chat.tools} if chat.tools else {})}
+def _read(source: SourceConfig, config: DataConfig) -> SourceRows:
+    if isinstance(config, TextDataConfig):
+        return read_texts(source, config)
+    return read_source(source, kind_of(config))
+
+
+def _encode(
+    name: str, records: Sequence[Record[Any]], encoder: Encoder
+) -> tuple[list[Example], list[Reject]]:
+    examples: list[Example] = []
+    rejects: list[Reject] = []
+    progress = Progress(f"encoding {name}", len(records), "rows")
+    for done, item in enumerate(encoder.encode(records)):
+        progress.update(min(done, len(records)))
+        if isinstance(item, Example):
+            examples.append(item)
+        else:
+            rejects.append(item)
+    return examples, rejects
+
+
+def _count_refused(rejects: Sequence[Reject], splits: dict[str, list[Record[Any]]]) -> int:
+    """Of the rejects, those that were records already."""
+    origins = {r.origin for name in ("train", "validation") for r in splits[name]}
+    return sum(reject.origin in origins for reject in rejects)
+
+
+def _test_row(record: Record[Any]) -> dict[str, Any]:
+    content = record.content
+    if isinstance(content, Chat):
+        reference = {"reference": content.reference} if content.reference else {}
+        tools = {"tools": content.tools} if content.tools else {}
+        return {"messages": content.messages, **tools, **reference}
+    if isinstance(content, Preference):
+        return {
+            "prompt": content.prompt,
+            "chosen": content.chosen,
+            "rejected": content.rejected,
+            **({"tools": content.tools} if content.tools else {}),
+        }
+    return {"text": content.text}
+
+
+def _deduplicate(
+    config: DataConfig, records: list[Record[Any]]
+) -> tuple[list[Record[Any]], list[Reject]]:
+    """Keep the first of every group of equal or nearly equal rows."""
+    if config.dedup is None:
+        return records, []
+    from posttrain.data.dedup import comparable_text, find_duplicates
+
+    texts = [comparable_text(record.content) for record in records]
+    first_of = find_duplicates(texts, method=config.dedup.method, threshold=config.dedup.threshold)
+    dropped = [
+        Reject(records[index].origin, "repeated", f"as {records[first].origin}")
+        for index, first in sorted(first_of.items())
+    ]
+    return [r for index, r in enumerate(records) if index not in first_of], dropped
 
 
 def _decontaminate(
-    config: DataConfig, records: list[Record]
-) -> tuple[list[Record], list[Reject], dict[str, Any] | None]:
+    config: DataConfig, records: list[Record[Any]]
+) -> tuple[list[Record[Any]], list[Reject], dict[str, Any] | None]:
     """Search the records for evaluation problems and do as the recipe says."""
     settings = config.contamination
     if settings is None:
@@ -271,12 +367,12 @@ def _decontaminate(
     return [r for r in records if r.origin not in dropped], found, summary
 
 
-def _split(config: DataConfig, records: list[Record]) -> dict[str, list[Record]]:
-    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
+def _split(config: DataConfig, records: list[Record[Any]]) -> dict[str, list[Record[Any]]]:
+    splits: dict[str, list[Record[Any]]] = {"train": [], "validation": [], "test": []}
     shares = config.split
     for record in records:
         name = choose_split(
-            record.chat.canonical(),
+            record.content.canonical(),
             validation=shares.validation,
             test=shares.test,
             seed=shares.seed,
@@ -287,7 +383,7 @@ def _split(config: DataConfig, records: list[Record]) -> dict[str, list[Record]]
 
 def _check_rejects(config: DataConfig, rejects: Sequence[Reject], rows_read: int) -> None:
     too_long = next((r for r in rejects if r.reason == "too long"), None)
-    if too_long and config.overlong == "error":
+    if too_long and getattr(config, "overlong", "reject") == "error":
         raise DataError(
             f"{too_long.origin}: {too_long.detail}",
             hint="raise data.max_tokens, or set data.overlong: reject",
@@ -314,6 +410,7 @@ def _statistics(examples: Sequence[Example]) -> dict[str, Any]:
         "tokens": int(lengths.sum()),
         "trained_tokens": trained,
         "retokenized": sum(example.retokenized for example in examples),
+        "joined_turns": sum(example.joined for example in examples),
         "length_tokens": {
             "mean": float(lengths.mean()),
             **{f"p{q}": float(np.percentile(lengths, q)) for q in (50, 90, 99)},

@@ -51,6 +51,35 @@ def read_rows(path: Path) -> Iterator[tuple[Origin, Row]]:
         raise DataError(f"{path}: no rows", hint="check that this is the file you meant")
 
 
+def read_documents(path: Path, unit: str) -> Iterator[tuple[Origin, Row]]:
+    """Read a text file as documents.
+
+    Args:
+        path: The file.
+        unit: ``file``, ``line`` or ``paragraph`` (parted by blank lines).
+
+    Yields:
+        Origin and ``{"text": ...}``; blank lines between documents belong to none.
+
+    Raises:
+        DataError: The file is missing, empty or not UTF-8.
+    """
+    lines = _read_text(path).splitlines(keepends=True)
+    held: list[str] = []
+    start, empty = 1, True
+    for number, line in enumerate([*lines, ""], start=1):
+        ends = number > len(lines) or (unit != "file" and not line.strip())
+        if held and (ends or unit == "line"):
+            text = "".join(held) if unit == "file" else "".join(held).rstrip("\r\n")
+            yield Origin(str(path), start), {"text": text}
+            held, empty = [], False
+        if not ends:
+            start = start if held else number
+            held.append(line)
+    if empty:
+        raise DataError(f"{path}: no text", hint="check that this is the file you meant")
+
+
 def check_file(path: Path) -> Path:
     """Look whether a file of rows can be read, without reading it.
 

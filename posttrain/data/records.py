@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 Row = dict[str, Any]
 Message = dict[str, Any]
@@ -52,10 +52,58 @@ class Chat:
 
 
 @dataclass(frozen=True)
-class Record:
+class Preference:
+    """A prompt with a better and a worse answer."""
+
+    prompt: tuple[Message, ...]
+    chosen: Message
+    rejected: Message
+    tools: tuple[dict[str, Any], ...] = ()
+    keys: dict[str, str] = field(default_factory=dict)
+    """Other text fields of the row, for identification."""
+
+    @property
+    def prompt_text(self) -> str:
+        """The user's words of the prompt, for search and comparison."""
+        return "\n".join(str(m["content"] or "") for m in self.prompt if m["role"] == "user")
+
+    def answered(self, answer: Message) -> Chat:
+        """Return the conversation that ends with one of the answers."""
+        return Chat((*self.prompt, answer), self.tools)
+
+    def canonical(self) -> str:
+        """The pair as JSON, the same for the same content whatever the source format."""
+        parts = [self.prompt, self.chosen, self.rejected, self.tools]
+        return json.dumps(parts, sort_keys=True, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document to go on with."""
+
+    text: str
+    keys: dict[str, str] = field(default_factory=dict)
+    """Other text fields of the row, for identification."""
+
+    @property
+    def prompt_text(self) -> str:
+        """The document, for search and comparison."""
+        return self.text
+
+    def canonical(self) -> str:
+        """The document itself."""
+        return self.text
+
+
+Content = Chat | Preference | Text
+C_co = TypeVar("C_co", bound=Content, covariant=True)
+
+
+@dataclass(frozen=True)
+class Record(Generic[C_co]):
     """A converted row with its origin."""
 
-    chat: Chat
+    content: C_co
     origin: Origin
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from posttrain.data.encode import Example
 from posttrain.data.records import Origin
-from posttrain.files import load_json, write_json
-from posttrain.layout import Segment, build_batch
+from posttrain.files import load_json, load_jsonl, write_json, write_jsonl
+from posttrain.layout import NO_PARENT, Segment, build_batch
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class ExampleStore:
     places: np.ndarray[Any, Any]
     """[examples, 2] int64: index into ``files``, line."""
     files: tuple[str, ...]
+    segment_offsets: np.ndarray[Any, Any] | None = None
+    """[examples + 1] int64; the segments of example i, or None where each is one root."""
+    segments: np.ndarray[Any, Any] | None = None
+    """[segments, 2] int64: tokens, and the parent's number within the example or -1."""
+    notes: tuple[dict[str, Any], ...] = ()
+    """One per example, where the kind of data has any."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -52,9 +58,31 @@ class ExampleStore:
         file, line = self.places[index]
         return Origin(self.files[int(file)], int(line))
 
+    def tree(self, index: int) -> list[Segment]:
+        """Return an example as segments; parents are numbered from the example's first."""
+        token_ids, trained = self.example(index)
+        if self.segments is None or self.segment_offsets is None:
+            return [Segment(token_ids, trained)]
+        rows = self.segments[self.segment_offsets[index] : self.segment_offsets[index + 1]]
+        ends = np.cumsum(rows[:, 0])
+        return [
+            Segment(token_ids[end - length : end], trained[end - length : end], int(parent))
+            for end, (length, parent) in zip(ends, rows, strict=True)
+        ]
+
     def batch(self, indices: Iterable[int]) -> dict[str, Any]:
-        """Pack examples as root segments; see ``layout.build_batch`` for the keys."""
-        return build_batch([Segment(*self.example(int(index))) for index in indices])
+        """Pack examples side by side; see ``layout.build_batch`` for the keys."""
+        return build_batch([segment for tree in self.forest(indices) for segment in tree])
+
+    def forest(self, indices: Iterable[int]) -> Iterator[list[Segment]]:
+        """Yield examples as segments whose parents are numbered within the batch."""
+        before = 0
+        for index in indices:
+            tree = self.tree(int(index))
+            yield [
+                s if s.parent == NO_PARENT else replace(s, parent=s.parent + before) for s in tree
+            ]
+            before += len(tree)
 
 
 def save_store(folder: Path, examples: Sequence[Example]) -> None:
@@ -72,13 +100,28 @@ def save_store(folder: Path, examples: Sequence[Example]) -> None:
             [(number[e.record.origin.file], e.record.origin.line) for e in examples], dtype=np.int64
         ).reshape(-1, 2),
     }
+    if any(example.lengths for example in examples):
+        arrays["segment_offsets"] = np.cumsum([0, *(len(e.lengths) for e in examples)])
+        arrays["segments"] = np.array(
+            [row for e in examples for row in zip(e.lengths, e.parents, strict=True)],
+            dtype=np.int64,
+        )
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     write_json(folder / "files.json", files)
+    if any(example.note is not None for example in examples):
+        write_jsonl(folder / "notes.jsonl", (example.note or {} for example in examples))
 
 
 def load_store(folder: Path) -> ExampleStore:
     """Map a store into memory."""
-    names = ("token_ids", "trained", "offsets", "places")
+    names = ["token_ids", "trained", "offsets", "places"]
+    if (folder / "segments.npy").is_file():
+        names += ["segment_offsets", "segments"]
     arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}
-    return ExampleStore(files=tuple(load_json(folder / "files.json")), **arrays)
+    notes = folder / "notes.jsonl"
+    return ExampleStore(
+        files=tuple(load_json(folder / "files.json")),
+        notes=tuple(load_jsonl(notes)) if notes.is_file() else (),
+        **arrays,
+    )

@@ -96,7 +96,7 @@ class ChatRenderer:
             RowError: The template changes contents, drops a part of a turn or the tools, or ends
                 no turn; or a text holds a special token, which would end a turn early.
         """
-        self._check_texts(chat)
+        self.check_texts(chat)
         turns = [i for i, m in enumerate(chat.messages) if m["role"] == "assistant"]
         if last_only:
             turns = turns[-1:]
@@ -117,7 +117,12 @@ class ChatRenderer:
         pieces.append(Piece(plain[done:], trained=False))
         return [piece for piece in pieces if piece.text]
 
-    def _check_texts(self, chat: Chat) -> None:
+    def check_texts(self, chat: Chat) -> None:
+        """Check that no text of a conversation would be read as more than text.
+
+        Raises:
+            RowError: A text holds a special token or one of our marks.
+        """
         for turn, message in enumerate(chat.messages):
             for text in _texts({k: v for k, v in message.items() if k != "role"}):
                 self._check_text(text, f"turn {turn + 1}")

@@ -6,15 +6,22 @@ so that it can be graded again without the model; ``results.json`` is derived fr
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import DataError
-from posttrain.evaluation.statistics import compare_paired, wilson_interval
+from posttrain.evaluation.statistics import (
+    PairedComparison,
+    compare_paired,
+    estimate_ratio,
+    wilson_interval,
+)
 from posttrain.files import load_jsonl
+from posttrain.grading.answers import STRICT_PARSES
 
 
 @dataclass(frozen=True)
@@ -29,39 +36,142 @@ class GradedRecord:
     answer: str | None
     """What was found to be the final answer."""
     parse: str
-    """How it was found; see ``grading.answers``."""
+    """How it was found; see ``grading.answers``, and ``likelihood`` for scored options."""
     correct: bool
     error: str | None
-    """``wrong value``, ``no answer`` or ``unfinished``; None where correct."""
+    """``wrong_value``, ``no_answer``, ``unfinished``, ``grader_timeout``, or one of
+    ``grading.tool_calls``; None where correct."""
     completion_tokens: int
     finished: bool
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """What sub-scores are made by, such as ``level``."""
+    expected: Any = None
+    """What else grading needs."""
+    options: list[dict[str, Any]] = field(default_factory=list)
+    """Scores of each option, where they were scored."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of ``records.jsonl``; what this kind of task lacks is left out."""
+        line = asdict(self)
+        absent = [k for k in ("groups", "expected", "options") if not line[k]]
+        return {name: value for name, value in line.items() if name not in absent}
+
+
+@dataclass(frozen=True)
+class DocumentRecord:
+    """One document and how well the model foretells it."""
+
+    id: str
+    digest: str
+    """sha256 of the text."""
+    excerpt: str
+    """Its beginning."""
+    tokens: int
+    """Scored tokens."""
+    bytes: int
+    """UTF-8 length of what the scored tokens stand for."""
+    nats: float
+    """Minus the log-likelihood."""
+    nats_per_token: float
+    perplexity: float
+    bits_per_byte: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of ``records.jsonl``."""
+        return asdict(self)
 
 
 def summarize(records: Sequence[GradedRecord], *, seconds: float) -> dict[str, Any]:
-    """Count verdicts.
+    """Count verdicts of written answers.
 
     Args:
         records: At least one.
         seconds: Time that generation took.
 
     Returns:
-        Accuracy with its 95 % Wilson interval, strict accuracy (only marked answers), error
-        classes, lengths and speed.
+        Accuracy with its 95 % Wilson interval, strict accuracy (only answers in the form asked
+        for), error classes, sub-scores, lengths and speed.
     """
-    correct = sum(record.correct for record in records)
     tokens = sum(record.completion_tokens for record in records)
+    strict = sum(r.correct and r.parse in STRICT_PARSES for r in records) / len(records)
     return {
-        "problems": len(records),
-        "correct": correct,
-        "accuracy": correct / len(records),
-        "interval": list(wilson_interval(correct, len(records))),
-        "strict_accuracy": sum(r.correct and r.parse == "marker" for r in records) / len(records),
-        "errors": dict(Counter(r.error for r in records if r.error).most_common()),
+        **summarize_verdicts(records),
+        "strict_accuracy": strict,
         "unfinished": sum(not record.finished for record in records),
         "mean_completion_tokens": tokens / len(records),
         "seconds": seconds,
         "completion_tokens_per_second": tokens / max(seconds, 1e-9),
     }
+
+
+def summarize_verdicts(records: Sequence[GradedRecord]) -> dict[str, Any]:
+    """Count right answers, over all and by group, and classes of mistakes."""
+    whole = _count([record.correct for record in records])
+    groups: dict[str, dict[str, list[bool]]] = {}
+    for record in records:
+        for name, value in record.groups.items():
+            groups.setdefault(name, {}).setdefault(value, []).append(record.correct)
+    scores = {
+        name: {value: _count(marks) for value, marks in sorted(found.items())}
+        for name, found in groups.items()
+        if len(found) > 1
+    }
+    return {
+        "metric": "accuracy",
+        "value": whole["accuracy"],
+        "higher_is_better": True,
+        **whole,
+        "errors": dict(Counter(r.error for r in records if r.error).most_common()),
+        **({"groups": scores} if scores else {}),
+    }
+
+
+def _count(marks: Sequence[bool]) -> dict[str, Any]:
+    correct = sum(marks)
+    return {
+        "problems": len(marks),
+        "correct": correct,
+        "accuracy": correct / len(marks),
+        "interval": list(wilson_interval(correct, len(marks))),
+    }
+
+
+def summarize_documents(records: Sequence[DocumentRecord], *, seconds: float) -> dict[str, Any]:
+    """Pool documents: every token counts the same, whatever document it stands in.
+
+    Args:
+        records: At least one.
+        seconds: Time that scoring took.
+
+    Returns:
+        Perplexity per token with its 95 % interval over documents (none for a single document),
+        nats per token, bits per byte, and amounts.
+    """
+    tokens = sum(record.tokens for record in records)
+    nats = sum(record.nats for record in records)
+    size = sum(record.bytes for record in records)
+    found = estimate_ratio([r.nats for r in records], [r.tokens for r in records])
+    interval = found.interval and [_perplexity(bound) for bound in found.interval]
+    return {
+        "metric": "perplexity",
+        "value": _perplexity(nats / tokens),
+        "interval": interval,
+        "higher_is_better": False,
+        "perplexity": _perplexity(nats / tokens),
+        "nats_per_token": nats / tokens,
+        "bits_per_byte": nats / math.log(2) / size,
+        "problems": len(records),
+        "documents": len(records),
+        "tokens": tokens,
+        "bytes": size,
+        "seconds": seconds,
+        "tokens_per_second": tokens / max(seconds, 1e-9),
+    }
+
+
+def _perplexity(nats: float) -> float:
+    """Perplexity of so many nats per token; beyond the range of floats, the largest one."""
+    return math.exp(min(nats, 709.0))
 
 
 def compare_records(
@@ -74,32 +184,87 @@ def compare_records(
         second: The other evaluation's.
 
     Returns:
-        Difference (first minus second) with its 95 % interval, p value, wins, losses, and how many
-        problems each side has alone.
+        Metric, difference (first minus second) with its 95 % interval, p value, wins, losses, and
+        how many problems each side has alone. Right answers are compared by accuracy, documents
+        by bits per byte, which two tokenizers share.
 
     Raises:
-        DataError: They share no problem, or problems of one name differ.
+        DataError: They share no problem, problems of one name differ, or the tasks do.
     """
     left = {record["id"]: record for record in first}
     right = {record["id"]: record for record in second}
     shared = [name for name in left if name in right]
     if not shared:
         raise DataError("the two evaluations share no problem", hint="evaluate the same file twice")
-    # Two files may have one name; a pair of different problems says nothing.
-    if other := [n for n in shared if left[n]["reference"] != right[n]["reference"]]:
-        raise DataError(
-            f"{other[0]}: the two evaluations have different reference answers for this problem",
-            hint="evaluate the same file twice",
-        )
-    paired = compare_paired(
-        [bool(left[n]["correct"]) for n in shared], [bool(right[n]["correct"]) for n in shared]
-    )
+    pairs = [(left[n], right[n]) for n in shared]
+    check_same(pairs)
+    metric, paired = compare_pairs(pairs)
     return {
+        "metric": metric,
         **asdict(paired),
-        "interval": list(paired.interval),
+        "interval": paired.interval and list(paired.interval),
         "only_first": len(left) - len(shared),
         "only_second": len(right) - len(shared),
     }
+
+
+def check_same(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Stop where one name means two problems, as after a change of the file between two runs.
+
+    Raises:
+        DataError: Names the first such problem.
+    """
+    if ("nats" in pairs[0][0]) != ("nats" in pairs[0][1]):
+        raise DataError(
+            "one of the two evaluations measures answers, the other one text",
+            hint="compare two evaluations of one kind of task",
+        )
+    other = [a["id"] for a, b in pairs if _content(a) != _content(b)]
+    if other:
+        raise DataError(
+            f"{other[0]}: the two evaluations have different reference answers or texts for "
+            f"{len(other)} of {len(pairs)} problems of one name, this one first",
+            hint="evaluate the same file twice",
+        )
+
+
+def _content(record: Mapping[str, Any]) -> Any:
+    return record.get("digest", record.get("reference"))
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> tuple[str, PairedComparison]:
+    """Compare two models on the same problems or texts.
+
+    Args:
+        pairs: The two records of each, checked by ``check_same``.
+
+    Returns:
+        What is compared, ``accuracy`` or ``bits_per_byte``, and the comparison.
+    """
+    if "nats" in pairs[0][0]:
+        return "bits_per_byte", _compare_documents(pairs)
+    marks = [[bool(pair[side].get("correct")) for pair in pairs] for side in (0, 1)]
+    return "accuracy", compare_paired(*marks)
+
+
+def _compare_documents(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> PairedComparison:
+    """Compare by bits per byte: tokens of two tokenizers cannot be compared; less is better."""
+    # What is not scored of a text differs between tokenizers by its first token alone.
+    bits = [(a["nats"] / a["bytes"] - b["nats"] / b["bytes"]) / math.log(2) for a, b in pairs]
+    sizes = [(a["bytes"] + b["bytes"]) / 2 for a, b in pairs]
+    found = estimate_ratio([d * n for d, n in zip(bits, sizes, strict=True)], sizes)
+    return PairedComparison(
+        total=len(pairs),
+        wins=sum(difference < 0 for difference in bits),
+        losses=sum(difference > 0 for difference in bits),
+        difference=found.value,
+        interval=found.interval,
+        p_value=found.p_value,
+    )
 
 
 def load_records(folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Intervals and paired comparisons of shares of right answers. No dependency but math."""
+"""Intervals and paired comparisons: of right answers, and of ratios such as nats per token."""
 
 from __future__ import annotations
 
@@ -43,15 +43,16 @@ class PairedComparison:
 
     total: int
     wins: int
-    """Problems only the first one has right."""
+    """Problems only the first one has right, or has better."""
     losses: int
-    """Problems only the second one has right."""
+    """Problems only the second one has right, or has better."""
     difference: float
-    """Accuracy of the first minus accuracy of the second."""
-    interval: tuple[float, float]
-    """95 % interval of the difference."""
-    p_value: float
-    """Two-sided exact McNemar test: chance of so uneven wins and losses if both were as good."""
+    """Accuracy (or bits per byte) of the first minus that of the second."""
+    interval: tuple[float, float] | None
+    """95 % interval of the difference; None where one text alone is compared."""
+    p_value: float | None
+    """Two-sided: chance of so large a difference if both were as good. Right answers: exact McNemar
+    test; texts: t test, None for a single one."""
 
 
 def compare_paired(first: Sequence[bool], second: Sequence[bool]) -> PairedComparison:
@@ -115,3 +116,80 @@ def _mcnemar_exact(wins: int, losses: int) -> float:
     ]
     tail = sum(math.exp(value - uneven * math.log(2)) for value in logs)
     return min(1.0, 2 * tail)
+
+
+@dataclass(frozen=True)
+class RatioEstimate:
+    """A ratio of two totals over a sample."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """95 % interval; None for a sample of one."""
+    p_value: float | None
+    """Two-sided t test against 0; None for a sample of one."""
+
+
+def estimate_ratio(totals: Sequence[float], sizes: Sequence[float]) -> RatioEstimate:
+    """Estimate sum(totals) / sum(sizes), where both vary from item to item.
+
+    Args:
+        totals: One per item, such as the nats of a document.
+        sizes: One per item, such as its tokens; positive.
+
+    Returns:
+        The ratio with the t interval of its linearization.
+
+    Raises:
+        ValueError: Lengths differ or are 0, or a size is not positive.
+
+    Source:
+        Cochran 1977, Sampling Techniques, 3rd edition, section 6.4.
+    """
+    if len(totals) != len(sizes) or not totals or min(sizes) <= 0:
+        raise ValueError("a ratio needs a total and a positive size per item")
+    count, whole = len(totals), math.fsum(sizes)
+    ratio = math.fsum(totals) / whole
+    if count == 1:
+        return RatioEstimate(ratio, None, None)
+    squares = math.fsum((y - ratio * x) ** 2 for y, x in zip(totals, sizes, strict=True))
+    error = math.sqrt(count / (count - 1) * squares) / whole
+    half = student_quantile(count - 1) * error
+    if error == 0:
+        p_value = 1.0 if ratio == 0 else 0.0
+    else:
+        p_value = student_p_value(ratio / error, count - 1)
+    return RatioEstimate(ratio, (ratio - half, ratio + half), p_value)
+
+
+def student_p_value(t: float, freedom: int) -> float:
+    """Two-sided p value of Student's t.
+
+    Args:
+        t: The statistic.
+        freedom: Degrees of freedom, at least 1.
+
+    Source:
+        Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
+    """
+    if freedom > 10_000:  # the normal distribution, to four digits
+        return math.erfc(abs(t) / math.sqrt(2))
+    theta = math.atan(abs(t) / math.sqrt(freedom))
+    cosine2 = math.cos(theta) ** 2
+    odd = freedom % 2
+    term = math.cos(theta) if odd else 1.0
+    terms = []
+    for k in range(odd + 1, freedom, 2):
+        terms.append(term)
+        term *= cosine2 * k / (k + 1)
+    inside = math.sin(theta) * math.fsum(terms)
+    return max(0.0, 1 - (2 / math.pi * (theta + inside) if odd else inside))
+
+
+def student_quantile(freedom: int) -> float:
+    """Value that Student's t exceeds in absolute size with a chance of 5 %."""
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = student_p_value(middle, freedom) > 0.05
+        low, high = (middle, high) if above else (low, middle)
+    return high

@@ -1,4 +1,4 @@
-"""Greedy generation in batches through transformers."""
+"""Generation in batches through transformers, greedy or sampled."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Completion:
     """Written tokens, the end token included."""
     finished: bool
     """Whether the model ended its turn, as against running out of room."""
+    token_ids: tuple[int, ...] = ()
+    """What was written, the end token included."""
 
 
 def find_end_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -53,6 +55,61 @@ def generate_greedy(
     Returns:
         One completion per prompt.
     """
+    options = {"max_new_tokens": max_new_tokens, **_GREEDY}
+    return _generate(model, tokenizer, prompts, options, (batch_size, progress))
+
+
+def generate_sampled(  # noqa: PLR0913 - a request has these parts
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """Sample one completion of each prompt, from all tokens.
+
+    Args:
+        model: A causal model in evaluation mode.
+        tokenizer: Its tokenizer.
+        prompts: Token ids; a prompt that comes several times gets as many completions.
+        max_new_tokens: Longest completion.
+        batch_size: Completions written side by side.
+        temperature: Of the sampling, above 0.
+        seed: The same seed and prompts give the same completions; torch's own state is kept.
+        progress: Called with the number of finished prompts after each batch.
+
+    Returns:
+        One completion per prompt.
+    """
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": True,
+        "temperature": temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+    }
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        return _generate(model, tokenizer, prompts, options, (batch_size, progress))
+
+
+# A chat model's own sampling settings would only bring warnings here.
+_GREEDY: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
+
+def _generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    options: dict[str, Any],
+    batching: tuple[int, Callable[[int], None] | None],
+) -> list[Completion]:
+    batch_size, progress = batching
     end_ids = find_end_ids(model, tokenizer)
     pad_id = tokenizer.pad_token_id
     if pad_id is None:  # any token will do: padding is masked
@@ -61,9 +118,7 @@ def generate_greedy(
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        written = _generate_batch(
-            model, [prompts[i] for i in chosen], end_ids, pad_id, max_new_tokens
-        )
+        written = _generate_batch(model, [prompts[i] for i in chosen], end_ids, pad_id, options)
         for index, token_ids in zip(chosen, written, strict=True):
             completions[index] = _read_completion(tokenizer, token_ids, end_ids)
         if progress:
@@ -76,7 +131,7 @@ def _generate_batch(
     prompts: Sequence[Sequence[int]],
     end_ids: list[int],
     pad_id: int,
-    max_new_tokens: int,
+    options: dict[str, Any],
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
@@ -88,13 +143,8 @@ def _generate_batch(
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            # A chat model's own sampling settings would only bring warnings here,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            # and these would change what is the most likely token.
+            **options,
+            # A chat model's settings of these would change what it writes.
             num_beams=1,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
@@ -109,4 +159,5 @@ def _read_completion(tokenizer: Any, token_ids: list[int], end_ids: list[int]) -
     end = next((i for i, token in enumerate(token_ids) if token in end_ids), None)
     kept = token_ids if end is None else token_ids[:end]
     text = tokenizer.decode(kept, skip_special_tokens=True)
-    return Completion(text, len(kept) + (end is not None), end is not None)
+    written = token_ids if end is None else token_ids[: end + 1]
+    return Completion(text, len(written), end is not None, tuple(written))

@@ -1,9 +1,10 @@
 """Attention over a packed batch, registered with transformers as ``posttrain_<back end>``.
 
 Every back end computes the same thing: a token attends to its segment's ancestors whole and to its
-own segment up to itself. ``eager`` builds the dense mask and is the reference of the tests;
-``sdpa`` gathers segments of similar length side by side for one call of torch's fused kernel;
-``flex`` gives the rule to FlexAttention as a block mask.
+own segment up to itself. In an encoder's batch (``SegmentTable.causal`` is False) it attends to all
+of its segment, in ModernBERT's local layers to all within a window. ``eager`` builds the dense mask
+and is the reference of the tests; ``sdpa`` gathers segments of similar length side by side for one
+call of torch's fused kernel; ``flex`` gives the rule to FlexAttention as a block mask.
 
 Letters: T tokens of the batch, H query heads, K key-value heads, D head size, n segments of a
 group, Q and L their query and key lengths, padded to the longest of the group.
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import dropout, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -70,6 +71,12 @@ def _table(kwargs: dict[str, Any]) -> SegmentTable:
     return table
 
 
+def _window(table: SegmentTable, kwargs: dict[str, Any]) -> int | None:
+    """Distance from which tokens of an encoder's local layer do not see each other."""
+    # Causal models with windows are refused by ``check_packable``.
+    return None if table.causal else kwargs.get("sliding_window")
+
+
 def _eager(
     module: torch.nn.Module,
     query: Tensor,
@@ -79,22 +86,32 @@ def _eager(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Dense reference: scores of all token pairs, those not allowed set to minus infinity."""
-    allowed_TT = dense_mask(_table(kwargs)).to(query.device)
+    table = _table(kwargs)
+    allowed_TT = dense_mask(table, _window(table, kwargs)).to(query.device)
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scores = (query @ key.transpose(-1, -2)) * _scale(query, kwargs)
     scores = scores.float().masked_fill(~allowed_TT, float("-inf"))
-    output = scores.softmax(-1).to(value.dtype) @ value
+    weights = dropout(scores.softmax(-1), kwargs.get("dropout", 0.0), training=module.training)
+    output = weights.to(value.dtype) @ value
     return output.transpose(1, 2).contiguous(), None
 
 
-def dense_mask(table: SegmentTable) -> Tensor:
-    """Which token may see which, [T, T] bool, by the definition of the layout."""
+def dense_mask(table: SegmentTable, window: int | None = None) -> Tensor:
+    """Which token may see which, [T, T] bool, by the definition of the layout.
+
+    Args:
+        table: The segments.
+        window: Distance from which an encoder's tokens do not see each other.
+    """
     total = table.total_tokens
     allowed = torch.zeros(total, total, dtype=torch.bool)
     for i, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
         rows = slice(start, start + length)
-        allowed[rows, rows] = torch.ones(length, length, dtype=torch.bool).tril()
+        own = torch.ones(length, length, dtype=torch.bool)
+        if window is not None:
+            own = own.tril(window - 1).triu(1 - window)
+        allowed[rows, rows] = own.tril() if table.causal else own
         for ancestor in table.ancestors(i):
             begin = table.starts[ancestor]
             allowed[rows, begin : begin + table.lengths[ancestor]] = True
@@ -115,7 +132,7 @@ class _Group:
     """[n * L]."""
     count: int
     mask: Tensor | None
-    """[n, 1, Q, L] bool; None for roots, where plain causal attention is right."""
+    """[n, 1, Q, L] bool; None where plain attention, causal or not, is right."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +152,10 @@ def _sdpa(
 ) -> tuple[Tensor, None]:
     """Group by group through torch's fused kernel; no token of one segment meets another's."""
     table = _table(kwargs)
-    name = ("sdpa", query.device)
+    window = _window(table, kwargs)
+    name = ("sdpa", query.device, window)
     if name not in table.plans:
-        table.plans[name] = _plan_groups(table, query.device)
+        table.plans[name] = _plan_groups(table, query.device, window)
     plan: _GroupPlan = table.plans[name]
     query_THD, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs = []
@@ -148,7 +166,7 @@ def _sdpa(
             _take(value_TKD, group.keys, group.count),
             attn_mask=group.mask,
             dropout_p=kwargs.get("dropout", 0.0) if module.training else 0.0,
-            is_causal=group.mask is None,
+            is_causal=table.causal and group.mask is None,
             scale=_scale(query, kwargs),
             enable_gqa=query.shape[1] != key.shape[1],
         )
@@ -163,7 +181,7 @@ def _take(tokens: Tensor, indices: Tensor, count: int) -> Tensor:
     return taken.view(count, -1, *tokens.shape[1:]).transpose(1, 2)
 
 
-def _plan_groups(table: SegmentTable, device: torch.device) -> _GroupPlan:
+def _plan_groups(table: SegmentTable, device: torch.device, window: int | None) -> _GroupPlan:
     """Sort segments by kind and length and cut them into groups with little padding."""
     spans = [(i, table.ancestors(i)) for i in range(len(table.lengths))]
     order = sorted(spans, key=lambda s: (bool(s[1]), table.lengths[s[0]], s[0]))
@@ -173,7 +191,7 @@ def _plan_groups(table: SegmentTable, device: torch.device) -> _GroupPlan:
     while order:
         count = _group_size(order, table)
         members, order = order[:count], order[count:]
-        group = _build_group(members, table)
+        group = _build_group(members, table, window)
         width = len(group.queries) // count
         for place, (segment, _) in enumerate(members):
             start, length = table.starts[segment], table.lengths[segment]
@@ -197,7 +215,9 @@ def _group_size(order: Sequence[tuple[int, list[int]]], table: SegmentTable) -> 
     return len(order)
 
 
-def _build_group(members: Sequence[tuple[int, list[int]]], table: SegmentTable) -> _Group:
+def _build_group(
+    members: Sequence[tuple[int, list[int]]], table: SegmentTable, window: int | None
+) -> _Group:
     query_rows, key_rows, past = [], [], []
     for segment, ancestors in members:
         own = torch.arange(table.starts[segment], table.starts[segment] + table.lengths[segment])
@@ -209,12 +229,31 @@ def _build_group(members: Sequence[tuple[int, list[int]]], table: SegmentTable) 
         past.append(sum(len(b) for b in before))
     queries, keys = _pad_rows(query_rows), _pad_rows(key_rows)
     mask = None
-    if any(past):
+    if not table.causal:
+        mask = _bidirectional_mask([len(row) for row in query_rows], window)
+    elif any(past):
         # Token q of a segment sees its ancestors' tokens and its own up to itself.
         q = torch.arange(queries.shape[1])[None, :, None]
         k = torch.arange(keys.shape[1])[None, None, :]
         mask = (k <= q + torch.tensor(past)[:, None, None])[:, None]
     return _Group(queries.flatten(), keys.flatten(), len(members), mask)
+
+
+def _bidirectional_mask(lengths: Sequence[int], window: int | None) -> Tensor | None:
+    """Who sees whom in a group of an encoder's segments, [n, 1, L, L]; None where all see all."""
+    longest = max(lengths)
+    if window is not None and window >= longest:
+        window = None
+    if window is None and min(lengths) == longest:
+        return None
+    k = torch.arange(longest)
+    last_n = torch.tensor(lengths)[:, None] - 1
+    # A padded query stands where the last real one is: a row that sees nothing would be NaN.
+    q = torch.minimum(k[None], last_n)
+    allowed = (k <= last_n)[:, None, :]
+    if window is not None:
+        allowed = allowed & ((q[:, :, None] - k).abs() < window)
+    return allowed.expand(-1, longest, -1)[:, None]
 
 
 def _pad_rows(rows: Sequence[Tensor]) -> Tensor:
@@ -235,9 +274,10 @@ def _flex(
     from torch.nn.attention.flex_attention import flex_attention
 
     table = _table(kwargs)
-    name = ("flex", query.device)
+    window = _window(table, kwargs)
+    name = ("flex", query.device, window)
     if name not in table.plans:
-        table.plans[name] = _flex_mask(table, query.device)
+        table.plans[name] = _flex_mask(table, query.device, window)
     attend = flex_attention if query.device.type == "cpu" else _compiled_flex()
     output = attend(
         query,
@@ -262,7 +302,7 @@ def _compiled_flex() -> Any:
     return _compiled[0]
 
 
-def _flex_mask(table: SegmentTable, device: torch.device) -> Any:
+def _flex_mask(table: SegmentTable, device: torch.device, window: int | None) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     count = len(table.lengths)
@@ -273,8 +313,11 @@ def _flex_mask(table: SegmentTable, device: torch.device) -> Any:
     segment_T = torch.repeat_interleave(torch.arange(count), torch.tensor(table.lengths)).to(device)
 
     def allowed(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        seen = related[segment_T[q], segment_T[k]]
+        if not table.causal:
+            return seen if window is None else seen & ((q - k).abs() < window)
         # Ancestors lie before their descendants, so order in the batch is causal order.
-        return (k <= q) & related[segment_T[q], segment_T[k]]
+        return (k <= q) & seen
 
     total = table.total_tokens
     return create_block_mask(allowed, None, None, total, total, device=str(device))

@@ -3,19 +3,57 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.config.model import ModelConfig
 from posttrain.errors import CheckpointError, ConfigError
+from posttrain.extras import require_extra
 from posttrain.logs import quiet_libraries, say
 from posttrain.models.lora import quiet_peft
 from posttrain.models.tiny import BUILT_IN, ensure_tiny
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Fewer bits for the weights of a model's layers; the output layer keeps its own.
+
+    ``nf4`` has four: normal-float levels, and scales that are quantized as well. ``int8`` has
+    eight; columns with outliers are multiplied in 16 bits.
+
+    Source:
+        Dettmers et al. 2023, arXiv:2305.14314, section 3; 2022, arXiv:2208.07339.
+    """
+
+    method: Literal["nf4", "int8"]
+    device: str
+    """Where the weights are packed and stay."""
+
+    def loading_options(self, compute_dtype: str) -> dict[str, Any]:
+        """Options of transformers' ``from_pretrained``.
+
+        Args:
+            compute_dtype: In which nf4 weights are multiplied, such as ``float32``.
+        """
+        from transformers import BitsAndBytesConfig
+
+        if self.method == "int8":
+            settings = BitsAndBytesConfig(load_in_8bit=True)
+        else:
+            settings = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=compute_dtype,
+            )
+        return {"quantization_config": settings, "device_map": {"": self.device}}
 
 
 def find_model(name: str) -> str:
@@ -41,11 +79,11 @@ def find_model(name: str) -> str:
             f"model {name}: no such folder",
             hint=f"give a model folder, a hub id like Qwen/Qwen3-0.6B, or {' or '.join(BUILT_IN)}",
         )
-    _settle_offline()
+    settle_offline()
     return name
 
 
-def _settle_offline() -> None:
+def settle_offline() -> None:
     """Without a network, look only into the local hub cache: the hub's own retries take 25 s."""
     from huggingface_hub import constants
 
@@ -115,8 +153,12 @@ def load_model(
     dtype: str,
     prepare: Callable[[Any], None] | None = None,
     train_adapter: bool = False,
+    quantization: Quantization | None = None,
+    head: str = "CausalLM",
 ) -> Any:
-    """Load a causal language model; an adapter folder brings its base model by itself.
+    """Load a model; an adapter folder brings its base model by itself.
+
+    Folders that ``posttrain quantize`` has made load too; weights of a GGUF file are unpacked.
 
     Args:
         config: The recipe's model.
@@ -124,28 +166,45 @@ def load_model(
         dtype: Of the weights, such as ``float32``.
         prepare: Called with the model itself, before an adapter is put around it.
         train_adapter: Whether an adapter found in the folder shall be trainable.
+        quantization: How to hold the layers' weights; embeddings and output layer keep ``dtype``.
+        head: What the model has on top: ``CausalLM``, ``MaskedLM`` or ``SequenceClassification``.
 
     Returns:
-        The model on the CPU, in evaluation mode.
+        The model on the CPU or the quantization's device, in evaluation mode.
 
     Raises:
         CheckpointError: It cannot be found or read, or weights are missing.
+        MissingExtraError: Its format needs a package that is not installed.
+        ConfigError: It is quantized already, and ``quantization`` asks for it again.
     """
     place = Path(find_model(config.path))
     adapter = place / "adapter_config.json"
     base = config
     if adapter.is_file():
-        base = config.model_copy(update={"path": _find_base(adapter)})
-    model = _load_plain(base, attention=attention, dtype=dtype)
+        base = config.model_copy(update={"path": find_base(place)})
+    model = _load_plain(base, head, attention=attention, dtype=dtype, quantization=quantization)
     if prepare:
         prepare(model)
     if adapter.is_file():
-        model = _load_adapter(model, place, trainable=train_adapter)
+        model = load_adapter(model, place, trainable=train_adapter)
     return model.eval()
 
 
-def _find_base(adapter: Path) -> str:
-    """Name of the model that an adapter belongs to."""
+def is_adapter(place: str | Path) -> bool:
+    """Whether a folder holds an adapter instead of a whole model."""
+    return (Path(place) / "adapter_config.json").is_file()
+
+
+def find_base(place: Path) -> str:
+    """Name the model that an adapter belongs to.
+
+    Args:
+        place: The adapter's folder.
+
+    Raises:
+        CheckpointError: The folder does not say.
+    """
+    adapter = place / "adapter_config.json"
     try:
         name = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -157,8 +216,20 @@ def _find_base(adapter: Path) -> str:
     return name
 
 
-def _load_adapter(model: Any, place: Path, *, trainable: bool) -> Any:
-    """Put the folder's adapter around a model; a part of it would be no adapter."""
+def load_adapter(model: Any, place: Path, *, trainable: bool = False) -> Any:
+    """Put a folder's adapter around a model; a part of it would be no adapter.
+
+    Args:
+        model: The adapter's base model.
+        place: The adapter's folder.
+        trainable: Whether to train it on.
+
+    Returns:
+        The peft model.
+
+    Raises:
+        CheckpointError: It cannot be read or does not fit.
+    """
     import peft
 
     try:
@@ -170,19 +241,43 @@ def _load_adapter(model: Any, place: Path, *, trainable: bool) -> Any:
         raise _explain(str(place), "adapter", error) from error
 
 
-def _load_plain(config: ModelConfig, *, attention: str, dtype: str) -> Any:
-    from transformers import AutoModelForCausalLM
+def _load_plain(
+    config: ModelConfig,
+    head: str,
+    *,
+    attention: str,
+    dtype: str,
+    quantization: Quantization | None,
+) -> Any:
+    import transformers
 
     place = find_model(config.path)
+    settings: dict[str, Any] = {"use_safetensors": True}
+    if packed := find_gguf(place):
+        require_extra("gguf", "gguf")
+        # transformers derives a config from the file and gets head sizes wrong; ours is beside it.
+        settings = {"gguf_file": packed.name, "config": load_model_config(config)}
+    stored = find_quantization(config)
+    if stored and quantization:
+        raise ConfigError(
+            f"model {config.path}: is quantized already ({stored})",
+            hint="start from the model before quantization; to train adapters on it as it is, set "
+            "tuning=lora",
+        )
+    if stored == "bitsandbytes" or quantization:
+        require_extra("bitsandbytes", "quantize")
+        _quiet_bitsandbytes()
+    if quantization:
+        settings |= quantization.loading_options(dtype)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, loading = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
             place,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             attn_implementation=attention,
             dtype=dtype,
-            use_safetensors=True,
             output_loading_info=True,
+            **settings,
         )
     except Exception as error:  # safetensors, json and hub errors share no base class
         raise _explain(config.path, "model", error) from error
@@ -192,6 +287,32 @@ def _load_plain(config: ModelConfig, *, attention: str, dtype: str) -> Any:
             hint="the folder is incomplete or of another architecture",
         )
     return model
+
+
+def find_gguf(place: str | Path) -> Path | None:
+    """Find the GGUF file of a folder that holds its weights so and not otherwise."""
+    folder = Path(place)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return None
+    return next(iter(sorted(folder.glob("*.gguf"))), None)
+
+
+def find_quantization(config: ModelConfig) -> str | None:
+    """Name the library by which a stored model is quantized, or None for one that is not.
+
+    Raises:
+        CheckpointError: The model cannot be found or read.
+    """
+    stored = getattr(load_model_config(config), "quantization_config", None)
+    if stored is None:
+        return None
+    fields = stored if isinstance(stored, dict) else stored.to_dict()
+    return str(fields.get("quant_method") or "unknown")
+
+
+def _quiet_bitsandbytes() -> None:
+    # One line for each layer and call: that int8 products round their inputs to fp16 is its design.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def _explain(name: str, what: str, error: Exception) -> CheckpointError:

@@ -11,12 +11,14 @@ from posttrain.config.model import LoraConfig
 from posttrain.errors import ConfigError
 
 
-def add_lora(model: Any, config: LoraConfig) -> Any:
+def add_lora(model: Any, config: LoraConfig, task: str | None = "CAUSAL_LM") -> Any:
     """Wrap a model in fresh, trainable adapters; everything else is frozen.
 
     Args:
-        model: A transformers causal language model.
+        model: A transformers model.
         config: Rank, scale and places.
+        task: What it does, as peft calls it; the fresh head of a ``SEQ_CLS`` model is trained
+            whole and saved with the adapters. None for what peft has no name for.
 
     Returns:
         The peft model.
@@ -40,7 +42,8 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=targets,
-        task_type="CAUSAL_LM",
+        task_type=task,
+        modules_to_save=["score"] if task == "SEQ_CLS" else None,
     )
     try:
         with quiet_peft():
@@ -51,6 +54,13 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
             f"lora.targets: {error}".splitlines()[0],
             hint=f"linear modules of this model: {', '.join(names)}",
         ) from error
+
+
+def widen_norms(model: Any) -> None:
+    """Hold a frozen model's norms in fp32: they are small, and rounding them costs most."""
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data = parameter.data.float()
 
 
 @contextlib.contextmanager
@@ -81,10 +91,11 @@ def count_lora_parameters(model: Any, config: LoraConfig) -> int:
         config: Rank and places.
 
     Returns:
-        Sum over the targeted layers of rank * (inputs + outputs).
+        Sum over the targeted layers of rank * (inputs + outputs), and the head of a reward model.
     """
-    head = model.get_output_embeddings()
-    total = 0
+    score = getattr(model, "score", None)
+    head = model.get_output_embeddings() or score
+    total = score.weight.numel() if score is not None else 0
     for name, module in model.named_modules():
         if config.targets == "all-linear":
             wanted = _is_linear(module) and module is not head
@@ -93,3 +104,10 @@ def count_lora_parameters(model: Any, config: LoraConfig) -> int:
         if wanted:
             total += config.rank * sum(module.weight.shape)
     return total
+
+
+def count_elements(parameter: Any) -> int:
+    """Count the values of a weight; in nf4 two of them share a stored byte."""
+    packed = getattr(parameter, "quant_state", None)
+    count: int = packed.shape.numel() if packed is not None else parameter.numel()
+    return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from typing import Any
 _PROCESS_BYTES = 550 * 2**20
 # Logits of one chunk of the head: the chunk itself, its softmax and its gradient, fp32.
 _HEAD_BYTES = 3 * 16 * 2**20 * 4
+# Four bits, an 8-bit scale for every 64 values, and an fp32 scale for every 256 of these.
+_NF4_BYTES = 4 / 8 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def estimate_memory(
     *,
     total_parameters: int,
     trainable_parameters: int,
-    frozen_bytes: int,
+    frozen_bytes: float,
     batch_tokens: int,
     activation_checkpointing: bool,
 ) -> MemoryEstimate:
@@ -48,7 +51,7 @@ def estimate_memory(
         config: The model's transformers config.
         total_parameters: Of the model with adapters.
         trainable_parameters: Of these.
-        frozen_bytes: Bytes of each parameter that is not trained: 4, or 2 in bf16.
+        frozen_bytes: Bytes of a parameter that is not trained, on average.
         batch_tokens: Tokens in one batch.
         activation_checkpointing: Whether only layer inputs are kept.
 
@@ -68,10 +71,32 @@ def estimate_memory(
     per_token = per_layer * kept_layers + (hidden * layers if activation_checkpointing else 0)
     vocabulary_rows = min(batch_tokens, 16 * 2**20 // text.vocab_size)
     return MemoryEstimate(
-        weights=4 * trainable_parameters + frozen_bytes * (total_parameters - trainable_parameters),
+        weights=4 * trainable_parameters
+        + round(frozen_bytes * (total_parameters - trainable_parameters)),
         gradients=4 * trainable_parameters,
         optimizer=8 * trainable_parameters,
         activations=4 * batch_tokens * per_token,
         head=min(_HEAD_BYTES, 3 * 4 * vocabulary_rows * text.vocab_size),
         process=_PROCESS_BYTES,
     )
+
+
+def weigh_frozen(model: Any, *, nf4: bool, bf16: bool) -> float:
+    """Bytes of a weight that adapters leave alone, on average.
+
+    Args:
+        model: The model without adapters, possibly on the meta device.
+        nf4: Whether the layers' weights are held in four bits, as QLoRA does.
+        bf16: Whether the others are held in bf16 instead of fp32.
+
+    Returns:
+        Bytes per parameter; tied weights count once.
+    """
+    whole = 2 if bf16 else 4
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    kept = {id(m.weight) for m in ends if m is not None}  # a reward model has no output layer
+    sizes = [
+        (p.numel(), _NF4_BYTES if nf4 and p.ndim > 1 and id(p) not in kept else whole)
+        for p in model.parameters()
+    ]
+    return math.fsum(n * each for n, each in sizes) / sum(n for n, _ in sizes)

@@ -26,6 +26,8 @@ class TokenScores(NamedTuple):
     logprobs_N: Tensor
     entropy_N: Tensor
     correct_N: Tensor
+    values_N: Tensor | None = None
+    """Of the value head, where the model has one."""
 
 
 def check_packable(config: Any) -> None:
@@ -62,11 +64,13 @@ def check_packable(config: Any) -> None:
             )
 
 
-def prepare_packed(model: nn.Module) -> None:
+def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> None:
     """Install the two wrappers on a causal language model (before adapters are added around it).
 
     Args:
         model: A transformers ``...ForCausalLM`` with one of our attention back ends.
+        value_head: Reads an estimate of the reward to come off the hidden state that predicts a
+            scored token; [N, hidden size] -> [N, 1], fp32.
 
     Raises:
         ConfigError: The model cannot score chosen positions, or would not ask our back end.
@@ -79,7 +83,7 @@ def prepare_packed(model: nn.Module) -> None:
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise ConfigError(f"{type(model).__name__} cannot score chosen positions only")
     head = model.get_output_embeddings()
-    request: dict[str, Tensor] = {}
+    request: dict[str, Any] = {}
     model_forward, head_forward = model.forward, head.forward
 
     # Not a module hook: peft before 0.21 calls the model's `forward`, which passes hooks by.
@@ -89,6 +93,7 @@ def prepare_packed(model: nn.Module) -> None:
         if "score_positions" in kwargs:
             kwargs["logits_to_keep"] = kwargs.pop("score_positions")
             request["targets"] = kwargs.pop("score_targets")
+            request["temperature"] = kwargs.pop("score_temperature", 1.0)
             # A cache makes transformers drop the packed mask: documents would see each other.
             kwargs["use_cache"] = False
         return model_forward(*args, **kwargs)
@@ -97,26 +102,39 @@ def prepare_packed(model: nn.Module) -> None:
         targets_N = request.pop("targets", None)
         if targets_N is None:
             return head_forward(hidden)
-        return torch.stack(score_tokens(hidden[0], *_weights(self), targets_N), dim=-1)[None]
+        weight, bias = _weights(self)
+        cooled = hidden[0]
+        if (temperature := request["temperature"]) != 1.0:
+            cooled, bias = cooled / temperature, None if bias is None else bias / temperature
+        columns: tuple[Tensor, ...] = score_tokens(cooled, weight, bias, targets_N)
+        if value_head is not None:
+            columns = (*columns, value_head(hidden[0].float())[:, 0])
+        return torch.stack(columns, dim=-1)[None]
 
     model.forward = take_request
     head.forward = MethodType(score, head)
+
+
+_MODEL_INPUTS = ("input_ids", "position_ids", "segments", "score_positions", "score_targets")
 
 
 def _weights(head: nn.Module) -> tuple[Tensor, Tensor | None]:
     return head.weight, getattr(head, "bias", None)
 
 
-def score_batch(model: nn.Module, batch: dict[str, Any]) -> TokenScores:
+def score_batch(
+    model: nn.Module, batch: dict[str, Any], *, temperature: float = 1.0
+) -> TokenScores:
     """Run a packed batch through a prepared model.
 
     Args:
         model: Prepared by ``prepare_packed``, possibly wrapped for adapters or several processes.
-        batch: As ``layout.build_batch`` makes it, as tensors; ``score_weights`` is not used.
+        batch: As ``layout.build_batch`` makes it, as tensors; what else it holds is not used.
+        temperature: What logits are divided by, as in sampling.
 
     Returns:
         Scores of the batch's N scored tokens.
     """
-    inputs = {name: value for name, value in batch.items() if name != "score_weights"}
-    scores_N3 = model(**inputs).logits[0]
-    return TokenScores(*scores_N3.unbind(-1))
+    inputs = {name: batch[name] for name in _MODEL_INPUTS}
+    columns_NC = model(**inputs, score_temperature=temperature).logits[0]
+    return TokenScores(*columns_NC.unbind(-1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from markupsafe import Markup
 from rich.console import RenderableType
 
 from posttrain.errors import DataError
-from posttrain.evaluation.statistics import PairedComparison, compare_paired, wilson_interval
+from posttrain.evaluation.results import check_same, compare_pairs
+from posttrain.evaluation.statistics import PairedComparison, estimate_ratio, wilson_interval
 from posttrain.reports import formatting
 from posttrain.reports.folders import Row, TaskFolder, load_run, load_stage, load_task
 from posttrain.reports.pages import write_page
@@ -26,20 +28,30 @@ class Side:
     """One of two evaluations, on the problems that both share."""
 
     name: str
-    correct: int
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    """95 %; None for a single text."""
+    correct: int | None
+    """None where texts are foretold and nothing is right or wrong."""
     total: int
     unshared: int
     """Problems that only this side has; they are left out of every number."""
 
     @property
-    def accuracy(self) -> float:
-        """Share of right answers."""
-        return self.correct / self.total
+    def amount(self) -> str:
+        """On how much it was measured, and how much of it was right."""
+        return f"{self.total} texts" if self.correct is None else f"{self.correct} of {self.total}"
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the accuracy."""
-        return wilson_interval(self.correct, self.total)
+    def shown(self) -> str:
+        """The score by itself."""
+        return formatting.format_score(self.metric, self.value)
+
+    @property
+    def shown_interval(self) -> str:
+        """Its 95 % interval; empty where there is none."""
+        return formatting.format_score_interval(self.metric, self.interval)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,8 @@ class TaskComparison:
     label: str
     first: Side
     second: Side
+    metric: str
+    """Of the difference: ``accuracy`` or ``bits_per_byte``."""
     paired: PairedComparison
     """First minus second."""
     only_first: tuple[Sample, ...]
@@ -57,26 +71,47 @@ class TaskComparison:
 
     @property
     def ties(self) -> int:
-        """Problems that both have right or both have wrong."""
+        """Problems on which neither side is better."""
         return self.paired.total - self.paired.wins - self.paired.losses
 
     @property
     def is_shown(self) -> bool:
         """Whether chance is an unlikely explanation of the difference."""
-        return self.paired.p_value < _SIGNIFICANT
+        return self.paired.p_value is not None and self.paired.p_value < _SIGNIFICANT
+
+    @property
+    def difference(self) -> str:
+        """The difference with its unit."""
+        return formatting.format_change(self.metric, self.paired.difference)
+
+    @property
+    def difference_interval(self) -> str:
+        """The difference's interval; empty where there is none."""
+        return formatting.format_change_interval(self.metric, self.paired.interval)
+
+    @property
+    def methods(self) -> str:
+        """How the numbers were found."""
+        if self.metric == "accuracy":
+            return "Intervals: Wilson; difference: Newcombe 1998; p: exact McNemar test."
+        return "Intervals and p: Student's t of ratios over the texts (Cochran 1977)."
 
     @property
     def verdict(self) -> str:
         """The result in one sentence."""
         paired, p_value = self.paired, formatting.format_p_value(self.paired.p_value)
-        size = f"{abs(100 * paired.difference):.1f} points"
+        size = formatting.format_change(self.metric, abs(paired.difference)).lstrip("+")
+        things = "problems" if self.metric == "accuracy" else "texts"
+        if paired.p_value is None:
+            return f"One text alone cannot tell whether the difference of {size} is chance."
         if not self.is_shown:
             return (
-                f"These {paired.total} problems show no difference between {self.first.name} and "
+                f"These {paired.total} {things} show no difference between {self.first.name} and "
                 f"{self.second.name}: {size} apart, and chance explains that (p {p_value})."
             )
+        first_is_better = (paired.difference > 0) == (self.metric == "accuracy")
         sides = [self.first.name, self.second.name]
-        better, worse = sides if paired.difference > 0 else reversed(sides)
+        better, worse = sides if first_is_better else reversed(sides)
         return f"{better} is better than {worse} by {size} (p {p_value})."
 
 
@@ -167,19 +202,36 @@ def _compare_tasks(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]
             f"common (`{next(iter(first))}`, `{next(iter(second))}`)",
             hint="only two evaluations of the same file can be paired",
         )
-    _check_references(tasks, first, second, shared)
-    marks = [[bool(side[i].get("correct")) for i in shared] for side in (first, second)]
+    pairs = [(first[i], second[i]) for i in shared]
+    _check_same(tasks, pairs)
+    metric, paired = compare_pairs(pairs)
     sides = [
-        Side(name, sum(right), len(shared), len(rows) - len(shared))
-        for name, right, rows in zip(names, marks, (first, second), strict=True)
+        _build_side(name, [pair[number] for pair in pairs], len(rows) - len(shared))
+        for number, (name, rows) in enumerate(zip(names, (first, second), strict=True))
     ]
-    changed = [i for i, a, b in zip(shared, *marks, strict=True) if a != b]
-    only = [[i for i in changed if side[i].get("correct")] for side in (first, second)]
-    samples = [
-        tuple(_build_change(names, first[i], second[i]) for i in identities[:_MOST_CHANGES])
-        for identities in only
+    marks = [(bool(a.get("correct")), bool(b.get("correct"))) for a, b in pairs]
+    only = [
+        tuple(
+            _build_change(names, *pair)
+            for pair, mark in zip(pairs, marks, strict=True)
+            if mark == m
+        )
+        for m in ((True, False), (False, True))
     ]
-    return TaskComparison(label, sides[0], sides[1], compare_paired(*marks), *samples)
+    samples = [changes[:_MOST_CHANGES] for changes in only]
+    return TaskComparison(label, sides[0], sides[1], metric, paired, *samples)
+
+
+def _build_side(name: str, rows: Sequence[Row], unshared: int) -> Side:
+    if "nats" in rows[0]:
+        found = estimate_ratio([r["nats"] for r in rows], [r["tokens"] for r in rows])
+        bounds = found.interval
+        interval = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None
+        value = math.exp(found.value)
+        return Side(name, "perplexity", value, interval, None, len(rows), unshared)
+    correct = sum(bool(row.get("correct")) for row in rows)
+    interval = wilson_interval(correct, len(rows))
+    return Side(name, "accuracy", correct / len(rows), interval, correct, len(rows), unshared)
 
 
 def _index_records(task: TaskFolder) -> dict[str, Row]:
@@ -194,20 +246,13 @@ def _index_records(task: TaskFolder) -> dict[str, Row]:
     return rows
 
 
-def _check_references(
-    tasks: Sequence[TaskFolder],
-    first: Mapping[str, Row],
-    second: Mapping[str, Row],
-    shared: Sequence[str],
-) -> None:
-    """Stop where one id means two problems, as after a change of the file between two runs."""
-    other = [i for i in shared if first[i].get("reference") != second[i].get("reference")]
-    if other:
-        raise DataError(
-            f"{tasks[0].path} and {tasks[1].path}: {len(other)} of {len(shared)} shared ids have "
-            f"different reference answers, the first is `{other[0]}`",
-            hint="the file of problems changed in between: evaluate both on the same one",
-        )
+def _check_same(tasks: Sequence[TaskFolder], pairs: Sequence[tuple[Row, Row]]) -> None:
+    """Stop where one id means two problems, naming the folders."""
+    try:
+        check_same(pairs)
+    except DataError as error:
+        place = f"{tasks[0].path} and {tasks[1].path}"
+        raise DataError(f"{place}: {error.args[0]}", hint=error.hint) from None
 
 
 def _build_change(names: Sequence[str], first: Row, second: Row) -> Sample:
@@ -234,18 +279,19 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _list_parts(task: TaskComparison) -> list[RenderableType]:
     paired = task.paired
-    table = build_table(task.label, "right", "accuracy", "95 % interval")
+    table = build_table(task.label, "right", task.first.metric, "95 % interval")
+    if task.metric != "accuracy":
+        table = build_table(task.label, "on", task.first.metric, "95 % interval")
     for side in (task.first, task.second):
-        accuracy = formatting.format_percent(side.accuracy)
-        interval = formatting.format_interval(side.interval)
-        table.add_row(side.name, f"{side.correct} of {side.total}", accuracy, interval)
+        table.add_row(side.name, side.amount, side.shown, side.shown_interval)
     p_value = formatting.format_p_value(paired.p_value)
-    difference = formatting.format_difference(paired.difference, paired.interval)
+    interval = f" ({task.difference_interval})" if task.difference_interval else ""
+    word = "right" if task.metric == "accuracy" else "better"
     parts: list[RenderableType] = [
         table,
         "",
-        f"Difference  {difference}; p {p_value}",
-        f"Only {task.first.name} right: {paired.wins}; only {task.second.name} right: "
+        f"Difference  {task.difference}{interval}; p {p_value}",
+        f"Only {task.first.name} {word}: {paired.wins}; only {task.second.name} {word}: "
         f"{paired.losses}; the same: {task.ties}",
         task.verdict,
     ]
@@ -286,13 +332,16 @@ def build_comparison_report(comparison: Comparison, out: Path) -> Path:
     return write_page(out, "comparison.html.jinja", values)
 
 
-def _draw_task(task: TaskComparison) -> Markup:
+def _draw_task(task: TaskComparison) -> Markup | None:
+    if task.metric != "accuracy":
+        return None  # two perplexities have no common zero to draw bars from
     # matplotlib takes half a second to load, and the terminal needs none of it.
     from posttrain.reports import figures
 
     # A and B: the names are the user's, and a plot's font need not have their letters.
     bars = [
-        figures.Bar(letter, side.accuracy, side.interval, series)
+        figures.Bar(letter, side.value, side.interval, series)
         for series, (letter, side) in enumerate(zip("AB", (task.first, task.second), strict=True))
+        if side.interval
     ]
     return figures.draw_bars("Accuracy with 95 % intervals", bars, wide=False)

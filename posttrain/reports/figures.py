@@ -89,7 +89,12 @@ class Bar:
 
 
 def draw_lines(
-    title: str, lines: Sequence[Line], *, percent: bool = False, from_zero: bool = False
+    title: str,
+    lines: Sequence[Line],
+    *,
+    percent: bool = False,
+    from_zero: bool = False,
+    axis: str = "step",
 ) -> Markup:
     """Draw values over steps.
 
@@ -101,6 +106,7 @@ def draw_lines(
         lines: At least one, each with at least one point.
         percent: Whether the values are shares of 1.
         from_zero: Whether the axis starts at 0, for values that have no other meaningful start.
+        axis: What is counted from left to right.
 
     Returns:
         An ``<svg>`` element.
@@ -114,7 +120,7 @@ def draw_lines(
             axes.set_ylim(0, 1.1 * max(max(line.values) for line in lines) or 1)
         if len(lines) > 1:
             axes.legend(loc="best", fontsize=8.5)
-        axes.set_xlabel("step")
+        axes.set_xlabel(axis)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(x=0.02)
 

@@ -33,8 +33,48 @@ def format_difference(difference: float, interval: Sequence[float]) -> str:
     return f"{format_points(difference)} points ({low} to {high})"
 
 
-def format_p_value(p_value: float) -> str:
+def is_share(metric: str) -> bool:
+    """Whether a metric counts what is right among all, as accuracy does."""
+    return metric == "accuracy" or metric.endswith("_share")
+
+
+def format_score(metric: str, value: float) -> str:
+    """Write a score: shares as percent, anything else as a number."""
+    return format_percent(value) if is_share(metric) else format_number(value)
+
+
+def format_score_interval(metric: str, interval: Sequence[float] | None) -> str:
+    """Write a score's 95 % interval; empty where there is none."""
+    if interval is None:
+        return ""
+    if is_share(metric):
+        return format_interval(interval)
+    return f"{format_number(interval[0])}–{format_number(interval[1])}"
+
+
+def format_change(metric: str, difference: float) -> str:
+    """Write a difference with its sign and unit: ``+12.0 points``, ``−0.0213 bits per byte``."""
+    if metric == "accuracy":
+        return f"{format_points(difference)} points"
+    return f"{_format_signed(difference)} {metric.replace('_', ' ')}"
+
+
+def format_change_interval(metric: str, interval: Sequence[float] | None) -> str:
+    """Write the 95 % interval of a difference: ``+8.1 to +15.9``; empty where there is none."""
+    if interval is None:
+        return ""
+    sign = format_points if metric == "accuracy" else _format_signed
+    return f"{sign(interval[0])} to {sign(interval[1])}"
+
+
+def _format_signed(number: float) -> str:
+    return f"{number:+.4f}".replace("-", MINUS)
+
+
+def format_p_value(p_value: float | None) -> str:
     """Write ``= 0.03``, or ``< 0.0001`` below that, to follow the letter p."""
+    if p_value is None:
+        return "unknown"
     if p_value < 1e-4:
         return "< 0.0001"
     return f"= {p_value:.2g}"

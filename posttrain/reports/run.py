@@ -73,7 +73,7 @@ def build_run_report(run: Path) -> Path:
         "header": _build_header(found),
         "complete": all(stage.state == "finished" for stage in found.stages),
         "outcomes": outcomes,
-        "accuracy_rows": summary.list_accuracy_rows(outcomes),
+        "score_rows": summary.list_score_rows(outcomes),
         "training_rows": summary.list_training_rows(found),
         "accuracy_plot": _draw_accuracies(outcomes),
         "trainings": [_build_training(s, found.config) for s in found.training_stages],
@@ -114,7 +114,8 @@ def _draw_accuracies(outcomes: list[summary.TaskOutcome]) -> Markup | None:
         for number, score in enumerate(outcome.scores):
             label = f"{outcome.label}: {score.stage}" if len(outcomes) > 1 else score.stage
             series = 1 if score is outcome.last and number else 0
-            bars.append(figures.Bar(label, score.accuracy, score.interval, series))
+            if formatting.is_share(score.metric) and score.interval:
+                bars.append(figures.Bar(label, score.value, score.interval, series))
     title, wide = "Accuracy with 95 % intervals", len(outcomes) > 1
     return figures.draw_bars(title, bars, wide=wide) if bars else None
 
@@ -184,13 +185,20 @@ def _list_evaluations(outcomes: list[summary.TaskOutcome]) -> Iterator[Evaluatio
     for outcome in outcomes:
         for score in outcome.scores:
             results = score.task.results
-            errors = sorted((results.get("errors") or {}).items(), key=lambda e: -e[1])
+            found = results.get("errors") or {}
+            errors = sorted(((_words(k), n) for k, n in found.items()), key=lambda e: -e[1])
             yield EvaluationView(score, outcome.label, errors, results)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _list_transcripts(outcomes: list[summary.TaskOutcome]) -> list[tuple[str, list[Sample]]]:
     found = []
     for outcome in outcomes:
+        if outcome.last.metric != "accuracy":
+            continue  # nothing was answered
         shown = [score for score in (outcome.before, outcome.last) if score]
         unclear = len({score.role for score in shown}) < len(shown)
         sides = [(s.stage if unclear else s.role or s.stage, s.task) for s in shown]

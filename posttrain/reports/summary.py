@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import DataError
-from posttrain.evaluation.statistics import compare_paired, wilson_interval
+from posttrain.evaluation.results import compare_records
+from posttrain.evaluation.statistics import wilson_interval
 from posttrain.logs import format_bytes, format_duration
 from posttrain.reports import formatting
 from posttrain.reports.folders import Row, RunFolder, StageFolder, TaskFolder
+
+_SHARES = ("accuracy", "all_rules_pass_share")
+"""Metrics that are a share of problems."""
 
 
 @dataclass(frozen=True)
@@ -21,40 +25,72 @@ class Score:
     stage: str
     role: str
     """``base`` before any training, ``tuned`` after it; empty in a run that trains nothing."""
-    correct: int
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    """95 %; None where a single document gives none."""
     problems: int
-    accuracy: float
-    interval: tuple[float, float]
+    correct: int | None
+    """None where the metric is no share of right answers."""
+
+    @property
+    def shown(self) -> str:
+        """The value by itself."""
+        return formatting.format_score(self.metric, self.value)
+
+    @property
+    def shown_interval(self) -> str:
+        """The interval by itself; empty where there is none."""
+        return formatting.format_score_interval(self.metric, self.interval)
 
     @property
     def text(self) -> str:
-        """Accuracy with its interval."""
-        accuracy = formatting.format_percent(self.accuracy)
-        return f"{accuracy} ({formatting.format_interval(self.interval)})"
+        """Value with its interval."""
+        return f"{self.shown} ({self.shown_interval})" if self.interval else self.shown
+
+    @property
+    def amount(self) -> str:
+        """On how much it was measured, and how much of it was right."""
+        count = formatting.format_count(self.problems)
+        if self.correct is None:
+            return f"{count} documents"
+        return f"{formatting.format_count(self.correct)} of {count}"
 
 
 @dataclass(frozen=True)
 class Difference:
     """Paired difference of the last score to the one it is compared with."""
 
+    metric: str
+    """``accuracy``, or ``bits_per_byte`` where texts are foretold."""
     value: float
-    interval: tuple[float, float]
-    p_value: float
+    interval: tuple[float, float] | None
+    p_value: float | None
     wins: int
     losses: int
     total: int
 
     @property
+    def shown(self) -> str:
+        """The difference by itself."""
+        return formatting.format_change(self.metric, self.value)
+
+    @property
+    def shown_interval(self) -> str:
+        """The interval by itself; empty where there is none."""
+        return formatting.format_change_interval(self.metric, self.interval)
+
+    @property
     def text(self) -> str:
         """Difference with its interval."""
-        return formatting.format_difference(self.value, self.interval)
+        return f"{self.shown} ({self.shown_interval})" if self.interval else self.shown
 
     @property
     def direction(self) -> str:
         """``better``, ``worse``, or ``same`` where chance explains it."""
-        if self.p_value >= 0.05:
+        if self.p_value is None or self.p_value >= 0.05:
             return "same"
-        return "better" if self.value > 0 else "worse"
+        return "better" if (self.value > 0) == (self.metric == "accuracy") else "worse"
 
 
 @dataclass(frozen=True)
@@ -97,15 +133,28 @@ def collect_outcomes(run: RunFolder) -> list[TaskOutcome]:
 
 def _build_score(task: TaskFolder, stage: StageFolder, role: str) -> Score:
     results = task.results
+    metric = str(results.get("metric", "accuracy"))
     try:
-        correct, problems = int(results["correct"]), int(results["problems"])
-        low, high = results.get("interval") or wilson_interval(correct, problems)
-        accuracy = float(results.get("accuracy", correct / max(problems, 1)))
+        problems = int(results["problems"])
+        correct = int(results["correct"]) if metric in _SHARES else None
+        if correct is not None:
+            value = correct / max(problems, 1)
+            bounds = results.get("interval") or wilson_interval(correct, problems)
+        else:
+            value, bounds = float(results["value"]), results.get("interval")
+        interval = _read_interval(bounds)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{task.path / 'results.json'}: not the results of an evaluation: {error!r}"
         ) from error
-    return Score(task, stage.name, role, correct, problems, accuracy, (float(low), float(high)))
+    return Score(task, stage.name, role, metric, value, interval, problems, correct)
+
+
+def _read_interval(bounds: Any) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    low, high = bounds
+    return float(low), float(high)
 
 
 def _build_outcome(label: str, scores: list[Score]) -> TaskOutcome:
@@ -121,29 +170,31 @@ def _build_outcome(label: str, scores: list[Score]) -> TaskOutcome:
 
 def _read_difference(task: TaskFolder, stated: Row) -> Difference:
     try:
-        low, high = stated["interval"]
         counts = [int(stated[key]) for key in ("wins", "losses", "total")]
-        value, p_value = float(stated["difference"]), float(stated["p_value"])
+        p_value = None if stated["p_value"] is None else float(stated["p_value"])
+        return Difference(
+            str(stated.get("metric", "accuracy")),
+            float(stated["difference"]),
+            _read_interval(stated["interval"]),
+            p_value,
+            *counts,
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{task.path / 'results.json'}: not a comparison of two evaluations: {error!r}"
         ) from error
-    return Difference(value, (float(low), float(high)), p_value, *counts)
 
 
 def _pair(last: TaskFolder, first: TaskFolder) -> Difference | None:
     """Compare two tasks' answers, where both kept them for the same problems."""
-    sides = [{r.get("id"): bool(r.get("correct")) for r in t.load_records()} for t in (last, first)]
+    sides = [{str(r.get("id")): r for r in t.load_records()} for t in (last, first)]
     if not sides[0] or sides[0].keys() != sides[1].keys():
         return None
-    found = compare_paired(list(sides[0].values()), [sides[1][i] for i in sides[0]])
-    return Difference(
-        found.difference, found.interval, found.p_value, found.wins, found.losses, found.total
-    )
+    return _read_difference(last, compare_records(*[list(side.values()) for side in sides]))
 
 
-def list_accuracy_rows(outcomes: list[TaskOutcome]) -> list[ResultRow]:
-    """Lines about accuracy, with a cell per task; empty cells where a task lacks the number."""
+def list_score_rows(outcomes: list[TaskOutcome]) -> list[ResultRow]:
+    """Lines about scores, with a cell per task; empty cells where a task lacks the number."""
     rows: dict[str, dict[str, str]] = {}
     for outcome in outcomes:
         shown = [s for s in (outcome.before, outcome.last) if s]
@@ -160,20 +211,25 @@ def list_accuracy_rows(outcomes: list[TaskOutcome]) -> list[ResultRow]:
 def _score_label(score: Score, shown: list[Score]) -> str:
     unclear = len({s.role for s in shown}) < len(shown)
     name = score.stage if unclear else score.role
-    return f"Accuracy, {name}" if name else "Accuracy"
+    metric = score.metric.replace("_", " ").capitalize()
+    return f"{metric}, {name}" if name else metric
 
 
 def _difference_lines(difference: Difference) -> Iterable[tuple[str, str]]:
     yield "Paired difference", difference.text
     wins, losses, total = difference.wins, difference.losses, difference.total
-    changes = f"{wins} gained, {losses} lost of {total}"
     p_value = formatting.format_p_value(difference.p_value).removeprefix("= ")
-    yield "p value, exact McNemar", f"{p_value}; {changes}"
+    if difference.metric == "accuracy":
+        yield "p value, exact McNemar", f"{p_value}; {wins} gained, {losses} lost of {total}"
+    else:
+        yield "p value, paired t", f"{p_value}; {wins} better, {losses} worse of {total}"
 
 
-def _row_rank(label: str) -> int:
-    last = ("Accuracy, base", "Accuracy", "Paired difference", "p value")
-    return next(i for i, start in enumerate(last) if label.startswith(start))
+def _row_rank(label: str) -> tuple[int, str, bool]:
+    """Scores before differences before p values; the base model's score first."""
+    last = ("Paired difference", "p value")
+    kind = next((i for i, start in enumerate(last, 1) if label.startswith(start)), 0)
+    return kind, "" if kind else label.partition(",")[0], not label.endswith(", base")
 
 
 def list_training_rows(run: RunFolder) -> list[ResultRow]:

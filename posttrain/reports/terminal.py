@@ -10,11 +10,12 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from posttrain.reports import summary
+from posttrain.reports import formatting, summary
 from posttrain.reports.folders import load_run
 
 _MOST_COLUMNS = 100
 _FEWEST_COLUMNS = 40
+_MOST_TASKS_ABREAST = 3
 
 
 def render_run_table(run: Path) -> str:
@@ -24,20 +25,17 @@ def render_run_table(run: Path) -> str:
         run: ``runs/<name>``, finished or not.
 
     Returns:
-        Lines without a newline at the end; a column per task where there are several.
+        Lines without a newline at the end; a column per task where there are several, a row each
+        where they are many.
 
     Raises:
         DataError: The folder holds no run, or a file in it is damaged.
     """
     found = load_run(run)
     outcomes = summary.collect_outcomes(found)
-    accuracy = summary.list_accuracy_rows(outcomes)
     training = summary.list_training_rows(found)
     several = len(outcomes) > 1
-    names = [outcome.label for outcome in outcomes] or [found.name]
-    first = build_table("", *names)
-    for row in accuracy:
-        first.add_row(row.label, *row.cells)
+    first = _build_score_table(outcomes, found.name)
     second = build_table("", found.name) if several else first
     for row in training:
         second.add_row(row.label, *row.cells)
@@ -45,6 +43,28 @@ def render_run_table(run: Path) -> str:
     unfinished = [f"{s.name} is {s.state}" for s in found.stages if s.state != "finished"]
     notes = [f"Not finished: {', '.join(unfinished)}"] if unfinished else []
     return to_text(*[table for table in tables if table.row_count], *notes)
+
+
+def _build_score_table(outcomes: list[summary.TaskOutcome], name: str) -> Table:
+    """A column per task; of many tasks a row each, which stays readable."""
+    if len(outcomes) <= _MOST_TASKS_ABREAST:
+        table = build_table("", *([outcome.label for outcome in outcomes] or [name]))
+        for row in summary.list_score_rows(outcomes):
+            table.add_row(row.label, *row.cells)
+        return table
+    table = build_table("", "metric", "before", "after", "paired difference", "p value")
+    for outcome in outcomes:
+        difference, before = outcome.difference, outcome.before
+        p_value = formatting.format_p_value(difference.p_value) if difference else ""
+        table.add_row(
+            outcome.label,
+            outcome.last.metric,
+            before.text if before else "",
+            outcome.last.text,
+            difference.text if difference else "",
+            p_value.removeprefix("= "),
+        )
+    return table
 
 
 def build_table(*headers: str) -> Table:

@@ -11,7 +11,17 @@ from posttrain.reports.folders import Row, TaskFolder
 
 _HOW_FOUND = {
     "marker": "after the answer marker",
+    "boxed": "in the box",
+    "stated": "behind the words that announce it",
     "last_number": "the last number of the text",
+    "last_expression": "the last formula of the text",
+    "letter": "the letter alone",
+    "leading": "the letter at the beginning",
+    "likelihood": "the most likely option",
+    "tag": "in tool call tags",
+    "json": "a call as JSON",
+    "python": "a call as Python",
+    "broken": "a call that cannot be read",
     "none": "no answer found",
 }
 
@@ -114,6 +124,6 @@ def build_answer(who: str, record: Row) -> Answer:
         None if answer is None else str(answer),
         _HOW_FOUND.get(parse, parse),
         correct,
-        "right" if correct else str(error or "wrong"),
+        "right" if correct else str(error or "wrong").replace("_", " "),
         int(tokens) if isinstance(tokens, int | float) else None,
     )

@@ -36,7 +36,8 @@ def explain_folder(folder: Path) -> str:
             raise VerificationError(f"{manifest.parent}: {damage}")
         written = load_json(manifest)
         count = len(written["files"])
-        parts.append(f"{manifest.parent}: step {written['step']}, all {count} files intact")
+        made = f"step {written['step']}" if "step" in written else written.get("made_by", "a model")
+        parts.append(f"{manifest.parent}: {made}, all {count} files intact")
     home = _find_lineage(folder)
     if home:
         text = yaml.safe_dump(load_json(home / "lineage.json"), sort_keys=False, allow_unicode=True)

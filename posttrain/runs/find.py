@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from posttrain.config.model import ModelConfig
 from posttrain.errors import CheckpointError
 from posttrain.files import load_json
 
@@ -31,3 +33,12 @@ def find_latest_model(name: str) -> str:
     raise CheckpointError(
         f"{path}: this run has no finished model yet", hint="let its training end first"
     )
+
+
+def identify_model(model: ModelConfig) -> Any:
+    """What tells a model from another: of a local folder, names, sizes and times of its files."""
+    path = Path(model.path)
+    if not path.is_dir():
+        return model.path
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -32,7 +32,7 @@ def _find_answered(folder: Path) -> str | None:
     """A question that the newest evaluation has answered rightly, for a first try."""
     found = sorted(folder.glob("*/*/records.jsonl"), key=lambda path: path.stat().st_mtime)
     for record in load_jsonl(found[-1]) if found else ():
-        if record["correct"] and "\n" not in record["prompt"][-1]["content"]:
+        if record.get("correct") and "\n" not in record["prompt"][-1]["content"]:
             return str(record["prompt"][-1]["content"])
     return None
 

@@ -13,6 +13,9 @@ from posttrain.errors import PosttrainError
 from posttrain.files import load_json, remove_leftovers, write_errors, write_json
 from posttrain.logs import say
 
+POLL_SECONDS = 0.3
+"""Between looks at a file that another process is to write."""
+
 
 def run_folder(recipe: Recipe) -> Path:
     """Folder of a recipe's run."""
@@ -32,6 +35,17 @@ class StageFolder:
         """Read ``stage.json`` where the stage was finished with these very settings."""
         found = _load_marker(self.path / "stage.json")
         return found if found and found.get("digest") == self.digest else None
+
+    def wait_started(self) -> None:
+        """Wait until the leading process has claimed the folder for these settings."""
+        while (_load_marker(self.path / "started.json") or {}).get("digest") != self.digest:
+            time.sleep(POLL_SECONDS)
+
+    def wait_finished(self) -> dict[str, Any]:
+        """Wait until the leading process has finished the stage; return ``stage.json``."""
+        while (done := self.load_finished()) is None:
+            time.sleep(POLL_SECONDS)
+        return done
 
     def begin(self) -> bool:
         """Claim the folder; another result that lies there is moved aside, never lost.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from posttrain.config.recipe import Recipe
-from posttrain.config.train import SftStage
+from posttrain.config.train import FixedDataStage, OnlineStage, TrainingStage
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
 from posttrain.models.load import load_model_config
 from posttrain.models.lora import count_lora_parameters
-from posttrain.models.memory import estimate_memory
+from posttrain.models.memory import estimate_memory, weigh_frozen
 from posttrain.runs.prepare import prepare_stages
-from posttrain.training.batches import build_schedule
+from posttrain.training.batches import Schedule, build_schedule
 
 
 def plan_recipe(recipe: Recipe) -> str:
@@ -37,24 +38,52 @@ def plan_recipe(recipe: Recipe) -> str:
         recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
     )
     lines = [shown.rstrip()]
-    if any(isinstance(stage, SftStage) for stage in recipe.stages):
+    if any(isinstance(stage, TrainingStage) for stage in recipe.stages):
         config = load_model_config(recipe.model)
         for stage, data, _ in prepare_stages(recipe):
-            lines += ["", f"stage {stage.name}:", *_plan_stage(recipe, stage, data, config)]
+            plan = (
+                [f"  {data}"] if isinstance(data, str) else _plan_stage(recipe, stage, data, config)
+            )
+            lines += ["", f"stage {stage.name}:", *plan]
     return "\n".join(lines)
 
 
-def _plan_stage(recipe: Recipe, stage: SftStage, data: PreparedData, config: Any) -> Iterator[str]:
-    schedule = build_schedule(data.train, stage, seed=recipe.seed)
+def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> Iterator[str]:
     report = data.report
+    yield (
+        f"  rows        {report['rows_read']:,} read -> {len(data.train):,} train + "
+        f"{len(data.validation):,} validation examples + {report['test_rows']:,} test + "
+        f"{sum(report['rejects'].values()):,} not used"
+    )
+    if isinstance(stage, OnlineStage):
+        yield from _plan_rollouts(stage, data)
+        largest = stage.batch_tokens
+    else:
+        schedule = build_schedule(data.train, stage, seed=recipe.seed)
+        yield from _plan_batches(stage, data, schedule)
+        largest = int(schedule.batch_size_tokens.max())
+    total, trainable, frozen = _count_parameters(recipe, stage, config)
+    yield f"  parameters  {trainable:,} of {total:,} trainable ({recipe.tuning})"
+    memory = estimate_memory(
+        config,
+        total_parameters=total,
+        trainable_parameters=trainable,
+        frozen_bytes=frozen,
+        batch_tokens=largest,
+        activation_checkpointing=stage.activation_checkpointing,
+    )
+    yield (
+        f"  memory      about {format_bytes(memory.total)}: weights "
+        f"{format_bytes(memory.weights)}, gradients {format_bytes(memory.gradients)}, optimizer "
+        f"{format_bytes(memory.optimizer)}, activations {format_bytes(memory.activations)}, head "
+        f"{format_bytes(memory.head)}, process {format_bytes(memory.process)}"
+    )
+
+
+def _plan_batches(stage: FixedDataStage, data: PreparedData, schedule: Schedule) -> Iterator[str]:
     batches, tokens = len(schedule.batches), int(schedule.batch_size_tokens.sum())
     passes = schedule.done(schedule.steps)[2]
     per_pass = int(data.train.lengths.sum())
-    yield (
-        f"  rows        {report['rows_read']:,} read -> {len(data.train):,} train + "
-        f"{len(data.validation):,} validation + {report['test_rows']:,} test + "
-        f"{sum(report['rejects'].values()):,} not used"
-    )
     yield (
         f"  tokens      {len(data.train):,} examples x {per_pass / len(data.train):.1f} tokens = "
         f"{per_pass:,} a pass, {data.train.trained_tokens:,} of them trained"
@@ -67,36 +96,44 @@ def _plan_stage(recipe: Recipe, stage: SftStage, data: PreparedData, config: Any
         f"  steps       {batches:,} batches / {stage.accumulate} accumulated = "
         f"{schedule.steps:,} optimizer steps"
     )
-    total, trainable = _count_parameters(recipe, config)
-    yield f"  parameters  {trainable:,} of {total:,} trainable ({recipe.tuning})"
-    memory = estimate_memory(
-        config,
-        total_parameters=total,
-        trainable_parameters=trainable,
-        frozen_bytes=2 if recipe.compute.precision == "bf16" else 4,
-        batch_tokens=int(schedule.batch_size_tokens.max()),
-        activation_checkpointing=stage.activation_checkpointing,
+
+
+def _plan_rollouts(stage: OnlineStage, data: PreparedData) -> Iterator[str]:
+    answers = stage.prompts_per_rollout * stage.completions
+    steps = stage.rollouts * stage.updates_per_rollout * stage.passes_per_rollout
+    passes = stage.rollouts * stage.prompts_per_rollout / len(data.train)
+    yield (
+        f"  rollouts    {stage.rollouts:,} rounds x {stage.prompts_per_rollout:,} prompts x "
+        f"{stage.completions:,} answers = {stage.rollouts * answers:,} answers of up to "
+        f"{stage.max_new_tokens:,} tokens ({passes:.2f} passes over the prompts)"
     )
     yield (
-        f"  memory      about {format_bytes(memory.total)}: weights "
-        f"{format_bytes(memory.weights)}, gradients {format_bytes(memory.gradients)}, optimizer "
-        f"{format_bytes(memory.optimizer)}, activations {format_bytes(memory.activations)}, head "
-        f"{format_bytes(memory.head)}, process {format_bytes(memory.process)}"
+        f"  steps       {stage.rollouts:,} rounds x {stage.passes_per_rollout} passes x "
+        f"{stage.updates_per_rollout} updates = {steps:,} optimizer steps"
     )
 
 
-def _count_parameters(recipe: Recipe, config: Any) -> tuple[int, int]:
-    """Total and trainable parameters, from shapes alone."""
-    import torch
-    from transformers import AutoModelForCausalLM
+_HEADS = {"mlm": "MaskedLM", "reward": "SequenceClassification"}
 
+
+def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, float]:
+    """Total and trainable parameters, and bytes of each of the others; from shapes alone."""
+    import torch
+    import transformers
+
+    head = _HEADS.get(stage.stage, "CausalLM")
+    if head == "SequenceClassification":
+        config = copy.deepcopy(config)
+        config.num_labels = 1
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
+        model = getattr(transformers, f"AutoModelFor{head}").from_config(
             config, trust_remote_code=recipe.model.trust_remote_code
         )
     model.tie_weights()
     total = sum(parameter.numel() for parameter in model.parameters())
     if recipe.tuning == "full":
-        return total, total
+        return total, total, 0.0
     added = count_lora_parameters(model, recipe.lora)
-    return total + added, added
+    bf16 = recipe.compute.precision == "bf16"
+    frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
+    return total + added, added, frozen

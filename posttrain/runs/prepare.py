@@ -9,29 +9,17 @@ from typing import Any
 from rich.console import Console
 
 from posttrain.config.data import SampleDataStage
-from posttrain.config.recipe import Recipe
-from posttrain.config.train import SftStage
+from posttrain.config.recipe import Recipe, stage_sources
+from posttrain.config.train import TrainingStage
 from posttrain.data.prepare import PreparedData, prepare_data
 from posttrain.errors import ConfigError, DataError
 from posttrain.logs import say, show
 from posttrain.models.load import load_tokenizer
 from posttrain.runs.folder import run_folder
+from posttrain.runs.kinds.sample_data import sample_file
+from posttrain.runs.progress import Progress, settle_sources
 from posttrain.runs.run import run_recipe
-from posttrain.runs.stages import Progress, sample_file, settle_sources
-from posttrain.training.sft import describe_data
-
-
-def settle_training_stages(recipe: Recipe) -> Iterator[SftStage]:
-    """Make the sample data a recipe's training stages need, and yield them with their files."""
-    if any(isinstance(stage, SampleDataStage) for stage in recipe.stages):
-        run_recipe(recipe, "", only=("sample-data",))
-    progress = Progress(recipe, run_folder(recipe))
-    for stage in recipe.stages:
-        if isinstance(stage, SampleDataStage):
-            progress.sample_files[stage.name] = sample_file(stage, progress.folder / stage.name)
-        settled = settle_sources(stage, progress)
-        if isinstance(settled, SftStage):
-            yield settled
+from posttrain.training.data import describe_data
 
 
 def prepare_recipe(recipe: Recipe) -> None:
@@ -42,22 +30,43 @@ def prepare_recipe(recipe: Recipe) -> None:
     """
     say(f"tokenizer and template: {recipe.model.tokenizer or recipe.model.path}")
     for stage, data, _ in prepare_stages(recipe):
+        if isinstance(data, str):
+            show(f"{stage.name}: {data}")
+            continue
         describe_data(data)
         show(f"{stage.name}: prepared in {data.folder}")
 
 
-def prepare_stages(recipe: Recipe) -> Iterator[tuple[SftStage, PreparedData, Any]]:
+def prepare_stages(recipe: Recipe) -> Iterator[tuple[Any, PreparedData | str, Any]]:
     """Yield every training stage with its prepared data and the tokenizer.
+
+    Sample data are made. Where a stage needs what an earlier one has yet to make (a tokenizer,
+    preference pairs), its place in line is said instead of data.
 
     Raises:
         ConfigError: The recipe has no training stage.
     """
-    stages = list(settle_training_stages(recipe))
-    if not stages:
+    if not any(isinstance(stage, TrainingStage) for stage in recipe.stages):
         raise ConfigError(f"recipe `{recipe.name}`: no training stage, so nothing to prepare")
+    if any(isinstance(stage, SampleDataStage) for stage in recipe.stages):
+        run_recipe(recipe, "", only=("sample-data",))
+    progress = Progress(recipe, run_folder(recipe))
     tokenizer = load_tokenizer(recipe.model)
-    for stage in stages:
-        yield stage, prepare_data(stage.data, tokenizer), tokenizer
+    unmade = ""
+    for stage in recipe.stages:
+        if isinstance(stage, SampleDataStage):
+            progress.files[stage.name] = sample_file(stage, progress.folder / stage.name)
+        elif str(stage.stage) == "extend-tokenizer":
+            unmade = stage.name
+        if not isinstance(stage, TrainingStage):
+            continue
+        sources = [source.from_stage for source in stage_sources(stage)]
+        waiting = unmade or next((n for n in sources if n and n not in progress.files), "")
+        if waiting:
+            yield stage, f"its data can be counted once stage `{waiting}` is done", tokenizer
+            continue
+        settled: Any = settle_sources(stage, progress)
+        yield settled, prepare_data(settled.data, tokenizer), tokenizer
 
 
 def inspect_recipe(recipe: Recipe, *, first: int, count: int, page: Path | None) -> None:
@@ -75,6 +84,8 @@ def inspect_recipe(recipe: Recipe, *, first: int, count: int, page: Path | None)
     from posttrain.reports.inspect import build_inspect_page, collect_examples, render_example
 
     _, data, tokenizer = next(prepare_stages(recipe))
+    if isinstance(data, str):
+        raise DataError(f"recipe `{recipe.name}`: {data}", hint="run the recipe first")
     if first >= len(data.train):
         raise DataError(f"no example {first}", hint=f"there are {len(data.train)}, from 0")
     indices = range(first, min(first + count, len(data.train)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -10,24 +9,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from posttrain.checkpoints import check_intact
-from posttrain.config.data import SampleDataStage
-from posttrain.config.evaluation import EvaluateStage
+from posttrain.checkpoints import MANIFEST, check_intact
 from posttrain.config.recipe import Recipe, Stage
-from posttrain.config.train import SftStage
+from posttrain.config.train import TrainingStage
 from posttrain.errors import ConfigError, InterruptedRunError, PosttrainError
 from posttrain.files import load_json, write_errors, write_json
-from posttrain.logs import format_duration, log_file, say
-from posttrain.runs.folder import StageFolder, run_folder
-from posttrain.runs.stages import (
+from posttrain.logs import format_duration, log_file, mute, say
+from posttrain.runs.folder import POLL_SECONDS, StageFolder, run_folder
+from posttrain.runs.kinds import KINDS, StageContext
+from posttrain.runs.progress import (
+    MadeModel,
     Progress,
     check_sources,
-    check_stage,
-    find_missing_output,
-    run_evaluate,
-    run_sample_data,
-    run_sft,
-    sample_file,
     settle_sources,
     stage_digest,
 )
@@ -36,8 +29,10 @@ from posttrain.runtime import (
     choose_compute,
     count_cores,
     describe_environment,
+    is_main_process,
     peak_memory_bytes,
 )
+from posttrain.tracking import check_trackers
 
 
 def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> Path:
@@ -55,14 +50,15 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
     Raises:
         PosttrainError: Any of its kinds.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "several processes are not supported yet", hint="start posttrain without a launcher"
-        )
     for stage in recipe.stages:
         if not only or stage.stage in only:
             check_sources(stage)
+    check_trackers(recipe.tracking)
     folder = run_folder(recipe)
+    if not is_main_process():
+        mute()
+        follow_stages(recipe, folder, command, only)
+        return folder
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -89,6 +85,41 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
     return folder
 
 
+def follow_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
+    """Take part in a run that another process leads: in its training stages, nothing else.
+
+    What the other stages make is waited for on the file system, never inside a collective, whose
+    time is limited.
+    """
+    progress = Progress(recipe, folder)
+    for stage in recipe.stages:
+        wanted = not only or stage.stage in only
+        if not wanted and _is_out_of_reach(stage, progress):
+            _pass_over(stage, progress)
+            continue
+        settled = settle_sources(stage, progress)
+        stage_folder = StageFolder(folder / stage.name, stage_digest(settled, progress))
+        done = _load_done(settled, stage_folder)
+        if wanted and not done:
+            if isinstance(stage, TrainingStage):
+                _take_part(settled, stage_folder, progress, command)
+            done = stage_folder.wait_finished()
+        if done:
+            _take_up(stage, done, stage_folder, progress)
+        else:
+            _pass_over(stage, progress)
+
+
+def _take_part(stage: Any, folder: StageFolder, progress: Progress, command: str) -> None:
+    """Train beside the leading process, once it has claimed the folder and settled the compute."""
+    kind = KINDS[stage.stage]
+    kind.check(stage, progress)
+    folder.wait_started()
+    compute = settle_compute(progress.recipe, progress.folder)
+    compute.apply()
+    kind.run(stage, StageContext(folder.path, progress, compute, command))
+
+
 def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
     progress = Progress(recipe, folder)
     for stage in recipe.stages:
@@ -98,13 +129,7 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
             continue
         settled = settle_sources(stage, progress)
         stage_folder = StageFolder(folder / stage.name, stage_digest(settled, progress))
-        done = stage_folder.load_finished()
-        if done and (missing := find_missing_output(settled, stage_folder.path)):
-            say(f"stage {stage.name}: was finished, but {missing} is gone")
-            done = None
-        elif done and isinstance(stage, SftStage):
-            final = stage_folder.path / "final"
-            check_intact(final, hint=f"delete {final} to make it again")
+        done = _load_done(settled, stage_folder)
         if done and wanted:
             say(f"stage {stage.name}: unchanged, not run again ({stage_folder.path})")
         elif wanted:
@@ -116,14 +141,28 @@ def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str
 
 
 def _is_out_of_reach(stage: Stage, progress: Progress) -> bool:
-    """Whether a stage that is not to be run has no result, or one of a model yet to be trained."""
+    """Whether a stage that is not to be run has no result, or one of stages yet to be run."""
     finished = (progress.folder / stage.name / "stage.json").is_file()
-    return not finished or progress.parent_of(stage) in progress.pending
+    return not finished or progress.needs_pending(stage) is not None
 
 
 def _pass_over(stage: Stage, progress: Progress) -> None:
-    if isinstance(stage, SftStage):
+    if KINDS[stage.stage].makes in ("model", "file"):
         progress.pending.append(stage.name)
+
+
+def _load_done(stage: Stage, folder: StageFolder) -> dict[str, Any] | None:
+    """Read what a finished stage has left, where it is still there and whole."""
+    done = folder.load_finished()
+    if not done:
+        return None
+    needed = KINDS[stage.stage].outputs(stage, folder.path)
+    if missing := next((path for path in needed if not path.is_file()), None):
+        say(f"stage {stage.name}: was finished, but {missing} is gone")
+        return None
+    for manifest in (path for path in needed if path.name == MANIFEST):
+        check_intact(manifest.parent, hint=f"delete {manifest.parent} to make it again")
+    return done
 
 
 def _run_stage(
@@ -131,19 +170,14 @@ def _run_stage(
 ) -> dict[str, Any]:
     say(f"stage {stage.name}: {stage.stage}")
     started = time.time()
-    if not isinstance(stage, SampleDataStage):
-        check_stage(stage, progress)
+    kind = KINDS[stage.stage]
+    kind.check(stage, progress)
     folder.begin()
-    if isinstance(stage, SampleDataStage):
-        result = run_sample_data(stage, folder.path)
-    else:
+    compute = _NO_COMPUTE
+    if kind.computes:
         compute = settle_compute(progress.recipe, progress.folder)
         compute.apply()
-        if isinstance(stage, SftStage):
-            with log_file(folder.path / "train.log"):
-                result = run_sft(stage, folder.path, progress, compute, command)
-        else:
-            result = run_evaluate(stage, folder.path, progress, compute)
+    result = kind.run(stage, StageContext(folder.path, progress, compute, command))
     result["peak_memory_bytes"] = peak_memory_bytes()
     earlier = result["summary"].get("earlier_seconds", 0.0)
     done = folder.finish(stage, started, result, earlier_seconds=earlier)
@@ -151,13 +185,22 @@ def _run_stage(
     return done
 
 
+_NO_COMPUTE = Compute("cpu", "fp32", 1, "nothing to compute")
+
+
 def _take_up(stage: Stage, done: dict[str, Any], folder: StageFolder, progress: Progress) -> None:
     """Note a finished stage's outputs for the stages that follow."""
-    if isinstance(stage, SampleDataStage):
-        progress.sample_files[stage.name] = sample_file(stage, folder.path)
-    elif isinstance(stage, SftStage):
-        progress.models[stage.name] = (folder.path / "final", folder.digest)
-    elif isinstance(stage, EvaluateStage):
+    if "file" in done:
+        progress.files[stage.name] = folder.path / done["file"]
+    if KINDS[stage.stage].makes == "model" and "model" not in done:
+        progress.pending.append(stage.name)  # it is made elsewhere
+    if "model" in done:
+        tokenizer = str(folder.path / done["tokenizer"]) if "tokenizer" in done else None
+        if tokenizer is None and (parent := progress.parent_of(stage)):
+            tokenizer = progress.models[parent].tokenizer
+        path = folder.path / done["model"]
+        progress.models[stage.name] = MadeModel(path, folder.digest, tokenizer)
+    if KINDS[stage.stage].makes == "evaluation":
         progress.evaluations[stage.name] = (folder.path, folder.digest)
 
 
@@ -173,6 +216,9 @@ def settle_compute(recipe: Recipe, folder: Path) -> Compute:
         known = load_json(path)
         if known.get("wanted") == wanted:
             return Compute(**known["compute"])
+    if not is_main_process():  # which measures for all
+        time.sleep(POLL_SECONDS)
+        return settle_compute(recipe, folder)
     settings = recipe.compute
     compute = choose_compute(settings.device, settings.precision, settings.threads)
     say(

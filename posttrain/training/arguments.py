@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from posttrain.config.train import SftStage
+from posttrain.config.train import TrainingStage
 from posttrain.runtime import Compute
 
 
-def build_arguments(
-    stage: SftStage, *, folder: Path, compute: Compute, steps: int, seed: int, validate: bool
+def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
+    stage: TrainingStage,
+    *,
+    folder: Path,
+    compute: Compute,
+    steps: int,
+    seed: int,
+    save_steps: int,
+    watched: str | None,
+    deepspeed: Any = None,
 ) -> Any:
     """Build the arguments of our trainer.
 
@@ -20,7 +28,10 @@ def build_arguments(
         compute: Device and number format.
         steps: Optimizer steps of the whole stage.
         seed: Of dropout.
-        validate: Whether validation loss is measured.
+        save_steps: Steps between checkpoints.
+        watched: Validation metric that says which checkpoint is best: ``loss``, or another of
+            which more is better; None where nothing is measured.
+        deepspeed: Its settings, or a file of them; None where it is not used.
 
     Returns:
         ``transformers.TrainingArguments``.
@@ -31,7 +42,7 @@ def build_arguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # an item is a packed batch already
-        gradient_accumulation_steps=stage.accumulate,
+        gradient_accumulation_steps=getattr(stage, "accumulate", 1),
         optim="adamw_torch_fused",
         learning_rate=stage.learning_rate,
         lr_scheduler_type=_SCHEDULES[stage.schedule],
@@ -42,17 +53,21 @@ def build_arguments(
         max_grad_norm=stage.max_grad_norm,
         use_cpu=compute.device == "cpu",
         bf16=compute.precision == "bf16",
+        deepspeed=deepspeed,
+        ddp_find_unused_parameters=False,
+        # Ranks meet at every step; only a dead one is this late.
+        ddp_timeout=3600,
         seed=seed,
         logging_strategy="steps",
         logging_steps=stage.log_every_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=stage.save_every_steps,
-        eval_strategy="steps" if validate else "no",
-        eval_steps=stage.save_every_steps,
-        metric_for_best_model="loss" if validate else None,
-        greater_is_better=False if validate else None,
+        save_steps=save_steps,
+        eval_strategy="steps" if watched else "no",
+        eval_steps=save_steps,
+        metric_for_best_model=watched,
+        greater_is_better=watched != "loss" if watched else None,
         remove_unused_columns=False,
         dataloader_pin_memory=compute.device == "cuda",
         disable_tqdm=True,

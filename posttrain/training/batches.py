@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from posttrain.config.train import SftStage
+from posttrain.config.train import FixedDataStage
 from posttrain.data.pack import plan_batches
 from posttrain.data.store import ExampleStore
 from posttrain.errors import ConfigError
@@ -48,7 +48,7 @@ class Schedule:
 
 
 def build_schedule(
-    store: ExampleStore, stage: SftStage, *, seed: int, processes: int = 1
+    store: ExampleStore, stage: FixedDataStage, *, seed: int, processes: int = 1
 ) -> Schedule:
     """Plan every batch of a stage.
 
@@ -95,26 +95,43 @@ class PlannedBatches(Dataset[dict[str, Any]]):
     Args:
         store: Encoded examples.
         batches: Example indices per batch.
+        finish: Adds to a packed batch what the method needs besides, or changes it; gets the
+            arrays of ``layout.build_batch``, the examples' indices and the batch's number.
     """
 
-    def __init__(self, store: ExampleStore, batches: Sequence[np.ndarray[Any, Any]]) -> None:
+    def __init__(
+        self,
+        store: ExampleStore,
+        batches: Sequence[np.ndarray[Any, Any]],
+        finish: Finish | None = None,
+    ) -> None:
         self.store = store
         self.batches = batches
+        self.finish = finish
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         packed = self.store.batch(self.batches[index])
-        tensors = {
-            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for name, value in packed.items()
-        }
-        return {**tensors, "number": index}
+        if self.finish:
+            packed = self.finish(packed, self.batches[index], index)
+        return {**to_tensors(packed), "number": index}
 
     def origins(self, index: int) -> list[str]:
         """Where the examples of a batch were read."""
         return [str(self.store.origin(int(example))) for example in self.batches[index]]
+
+
+Finish = Callable[[dict[str, Any], np.ndarray[Any, Any], int], dict[str, Any]]
+
+
+def to_tensors(packed: dict[str, Any]) -> dict[str, Any]:
+    """Turn the arrays of a packed batch into tensors."""
+    return {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in packed.items()
+    }
 
 
 def take_only(items: list[dict[str, Any]]) -> dict[str, Any]:

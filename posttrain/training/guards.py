@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from posttrain.errors import NonFiniteError, VerificationError
+from posttrain.models.lora import count_elements
+from posttrain.training.processes import gathered
 
 
 def check_trainable(model: Any) -> tuple[int, int]:
@@ -19,9 +22,10 @@ def check_trainable(model: Any) -> tuple[int, int]:
         VerificationError: Nothing is trainable.
     """
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(count_elements(p) for p in model.parameters())
     if not trainable:
         raise VerificationError("no parameter of the model is trainable; training would do nothing")
-    return trainable, sum(p.numel() for p in model.parameters())
+    return trainable, total
 
 
 def check_gradients(model: Any, step: int) -> None:
@@ -49,6 +53,23 @@ def check_gradients(model: Any, step: int) -> None:
     if step == 0 and total == 0:
         raise VerificationError(
             "step 1: every gradient is 0; the loss depends on nothing trainable"
+        )
+
+
+def check_norm(norm: Any, step: int) -> None:
+    """Look at the norm of gradients that cannot be looked at themselves.
+
+    Args:
+        norm: Of the whole gradient.
+        step: Optimizer steps done before this one.
+
+    Raises:
+        NonFiniteError: It is NaN or infinite.
+    """
+    if not math.isfinite(float(norm)):
+        raise NonFiniteError(
+            f"step {step + 1}: the norm of the gradient is {float(norm)}",
+            hint="lower the learning rate and go on from the last checkpoint",
         )
 
 
@@ -86,8 +107,10 @@ class WeightWatch:
 
 
 def _fingerprint(model: Any) -> dict[str, tuple[float, float]]:
-    return {
-        name: (float(p.detach().double().sum()), float(p.detach().double().norm()))
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with gathered(parameter) as whole:
+                values = whole.detach().double()
+                found[name] = (float(values.sum()), float(values.norm()))
+    return found

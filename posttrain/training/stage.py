@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from posttrain.config.recipe import Recipe
-from posttrain.config.train import SftStage
 from posttrain.runtime import Compute
 
 
@@ -16,7 +16,8 @@ class TrainingJob:
 
     recipe: Recipe
     """With every path settled and ``model.path`` the model to start from."""
-    stage: SftStage
+    stage: Any
+    """A ``config.train`` stage of the kind that the method is for."""
     folder: Path
     """The stage's folder."""
     compute: Compute
@@ -51,3 +52,5 @@ class TrainingSummary:
     """Share of trainable tensors that changed."""
     earlier_seconds: float
     """Training time of interrupted attempts, as far as their steps were kept."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """Figures of the last validation, as ``metrics.jsonl`` calls them."""

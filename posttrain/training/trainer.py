@@ -9,6 +9,7 @@ are logged (`log`), validation measured (`evaluate`), a checkpoint written (`_sa
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,18 +19,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from posttrain.checkpoints import prune_checkpoints, write_checkpoint
 from posttrain.errors import CheckpointError, NonFiniteError, PosttrainError
 from posttrain.logs import format_duration, say
-from posttrain.models.packed import score_batch
-from posttrain.objectives.language import weighted_nll
 from posttrain.tracking import MetricsRecorder
-from posttrain.training.batches import PlannedBatches, Schedule, take_only
-from posttrain.training.guards import check_gradients
+from posttrain.training.batches import take_only
+from posttrain.training.guards import check_gradients, check_norm
 from posttrain.training.interrupt import StopRequest
+from posttrain.training.objective import BatchResult, LanguageObjective, Objective
+from posttrain.training.processes import (
+    RankBatches,
+    any_process,
+    shared_folder,
+    sum_over_processes,
+)
+
+_WEIGHT = "(weight)"
 
 
 @dataclass
@@ -38,18 +46,35 @@ class _Window:
 
     started: float = field(default_factory=time.perf_counter)
     weight: float = 0.0
-    correct: float = 0.0
-    entropy: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: BatchResult, *, weightless: bool = False) -> None:
+        """Take in a batch; of one without weight only the names, which all processes must share."""
+        share = 0.0 if weightless else 1.0
+        self.weight += share * float(result.weight)
+        for name, total in result.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + share * float(total)
+
+    def total(self) -> _Window:
+        """Add up the windows of all processes."""
+        sums = sum_over_processes({**self.sums, _WEIGHT: self.weight})
+        weight = sums.pop(_WEIGHT)
+        return _Window(self.started, weight, sums)
+
+    def means(self) -> dict[str, float]:
+        """Mean of every metric per unit of weight."""
+        return {name: total / max(self.weight, 1e-9) for name, total in self.sums.items()}
 
 
 class PackedTrainer(Trainer):
-    """Trains a prepared causal model on packed batches.
+    """Trains a prepared model on packed batches.
 
     Args:
-        model: Prepared by ``models.packed.prepare_packed``.
+        model: Prepared for packed batches, as by ``models.packed.prepare_packed``.
         args: Of ``training.arguments.build_arguments``.
-        dataset: All batches of the stage, in order.
-        schedule: What they add up to.
+        objective: The training method.
+        dataset: ``PlannedBatches`` of the stage, in order.
+        schedule: What they add up to, a ``fit.Schedule``.
         validation: Batches to watch, or none.
         checkpoints: Folder for checkpoints.
         keep_last: Checkpoints to keep.
@@ -58,14 +83,20 @@ class PackedTrainer(Trainer):
         tokenizer: Saved with every checkpoint.
     """
 
+    watched = "loss"
+    """Validation metric that says which checkpoint is best."""
+    apart: tuple[str, ...] = ()
+    """Starts of the names of weights that are kept in files of their own."""
+
     def __init__(  # noqa: PLR0913 - the parts of a training stage, built apart and joined here
         self,
         *,
         model: Any,
         args: Any,
-        dataset: PlannedBatches,
-        schedule: Schedule,
-        validation: PlannedBatches | None,
+        objective: Objective,
+        dataset: Any,
+        schedule: Any,
+        validation: Any,
         checkpoints: Path,
         keep_last: int,
         recorder: MetricsRecorder,
@@ -80,7 +111,7 @@ class PackedTrainer(Trainer):
             eval_dataset=validation,
             data_collator=take_only,
             processing_class=tokenizer,
-            callbacks=[StepWatch(stop, self.start_clock)],
+            callbacks=[StepWatch(stop, self.start_clock, self.may_stop)],
         )
         # transformers has turned it off, and the exported config would say so for ever.
         model.config.use_cache = use_cache
@@ -88,6 +119,7 @@ class PackedTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         # compute_loss divides by the whole step's loss weight; nothing may divide again.
         self.model_accepts_loss_kwargs = True
+        self.objective = objective
         self.schedule = schedule
         self.recorder = recorder
         self.checkpoints = checkpoints
@@ -99,19 +131,18 @@ class PackedTrainer(Trainer):
         self._validated: tuple[int, dict[str, float]] = (-1, {})
         self._saved_step = -1
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Take batches in the planned order; the shuffling is in the plan."""
-        return SequentialSampler(train_dataset or self.train_dataset)
+    def get_train_dataloader(self) -> Any:
+        """Take this process's batches in the planned order; the shuffling is in the plan."""
+        own = RankBatches(self.train_dataset, self.args.process_index, self.args.world_size)
+        return DataLoader(own, collate_fn=take_only)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor | None:
-        """Sum the loss weights of one optimizer step over its batches and all processes."""
+        """Sum the weights of one optimizer step over its batches and all processes."""
         if not batch_samples:
             return None
-        weights = torch.stack([batch["score_weights"].sum() for batch in batch_samples])
-        total = weights.sum().to(device)
-        if self.args.world_size > 1:
-            total = self.accelerator.gather(total).sum()
-        return total
+        weights = [float(self.objective.weigh(b)) for b in batch_samples if "weightless" not in b]
+        total = sum_over_processes({"weight": sum(weights)})["weight"]
+        return torch.tensor(total, dtype=torch.float32, device=device)
 
     def compute_loss(
         self,
@@ -121,28 +152,47 @@ class PackedTrainer(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Loss of one batch as its share of the step's mean loss per unit of weight."""
-        batch = dict(inputs)
-        number = batch.pop("number")
-        scores = score_batch(model, batch)
-        weights_N = batch["score_weights"]
-        loss = weighted_nll(scores.logprobs_N, weights_N, total_weight=num_items_in_batch)
+        result = self.objective.measure(model, inputs, num_items_in_batch)
+        loss = result.loss
         if not torch.isfinite(loss):
-            rows = self.train_dataset.origins(number)
+            rows = self._describe_rows(inputs)
             raise NonFiniteError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()}; no update was "
                 f"applied. The batch holds {len(rows)} rows, such as {', '.join(rows[:5])}",
                 hint="lower the learning rate, or look at these rows with posttrain inspect",
             )
-        self._window.correct += float((scores.correct_N.detach() * weights_N).sum())
-        self._window.entropy += float((scores.entropy_N.detach() * weights_N).sum())
-        self._window.weight += float(weights_N.sum())
+        weightless = "weightless" in inputs
+        self._window.add(result, weightless=weightless)
+        if weightless:
+            return loss * 0.0
         # Gradients are averaged over processes; the sum is wanted.
         return loss * self.args.world_size
 
+    def _describe_rows(self, inputs: dict[str, Any]) -> list[str]:
+        """Where the rows of a batch were read."""
+        rows: list[str] = self.train_dataset.origins(inputs["number"])
+        return rows
+
+    def may_stop(self, step: int) -> bool:
+        """Whether a run that is asked to stop can be taken up again from this step."""
+        return True
+
+    def extra_metrics(self) -> dict[str, float]:
+        """What else belongs into a line of metrics."""
+        return {}
+
+    def write_extras(self, folder: Path) -> None:
+        """Write what a method needs besides to go on from a checkpoint."""
+
     def _clip_grad_norm(self, model: Any) -> Any:
         """Refuse gradients that are not finite, before clipping makes them all so."""
-        check_gradients(model, self.state.global_step)
-        return super()._clip_grad_norm(model)
+        if not self.is_deepspeed_enabled:
+            check_gradients(model, self.state.global_step)
+            return super()._clip_grad_norm(model)
+        # DeepSpeed has shared the gradients out and made its step already; its norm tells.
+        norm = super()._clip_grad_norm(model)
+        check_norm(norm, self.state.global_step)
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record training metrics and say how far the run is."""
@@ -155,11 +205,11 @@ class PackedTrainer(Trainer):
         tokens_before, trained_before, _ = self.schedule.done(self._logged_step)
         values = {
             "epoch": epoch,
+            **window.total().means(),
+            **self.extra_metrics(),
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm", 0.0),
-            "token_accuracy": window.correct / max(window.weight, 1e-9),
-            "entropy": window.entropy / max(window.weight, 1e-9),
             "tokens": tokens,
             "trained_tokens": trained_tokens,
             "tokens_per_second": (tokens - tokens_before) / seconds,
@@ -177,7 +227,7 @@ class PackedTrainer(Trainer):
         left = per_step * (self.state.max_steps - step)
         say(
             f"step {step}/{self.state.max_steps}  epoch {values['epoch']:.2f}  "
-            f"loss {values['loss']:.4f}  token accuracy {values['token_accuracy']:.1%}  "
+            f"{_describe_metrics(values)}"
             f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.2f}  "
             f"{values['tokens_per_second']:,.0f} tokens/s  {format_duration(left)} left"
         )
@@ -219,35 +269,33 @@ class PackedTrainer(Trainer):
         self._window.started += pause
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the validation loss per unit of weight, and token accuracy."""
+        """Measure the validation loss and every other metric, per unit of weight."""
         step = self.state.global_step
         if self._validated[0] == step:  # transformers asks once more when the last step is done
             return self._validated[1]
         with self._pause_clock():
             values = self._score_validation()
         self.recorder.record(step, values)
-        say(
-            f"step {step}/{self.state.max_steps}  validation loss "
-            f"{values['validation_loss']:.4f}  token accuracy "
-            f"{values['validation_token_accuracy']:.1%}"
-        )
-        self._validated = (step, {"eval_loss": values["validation_loss"]})
+        means = {name.removeprefix("validation_"): value for name, value in values.items()}
+        say(f"step {step}/{self.state.max_steps}  validation  {_describe_metrics(means)}".rstrip())
+        self._validated = (step, {f"eval_{self.watched}": means[self.watched]})
         return self._validated[1]
 
     def _score_validation(self) -> dict[str, float]:
-        self.model.eval()
-        nll = correct = weight = 0.0
-        dataset = self.eval_dataset
+        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
+        model.eval()
+        window = _Window()
+        dataset = RankBatches(self.eval_dataset, self.args.process_index, self.args.world_size)
         with torch.no_grad(), self.accelerator.autocast():
             for index in range(len(dataset)):
                 batch = self._prepare_inputs(dataset[index])
-                batch.pop("number")
-                scores = score_batch(self.model, batch)
-                weights_N = batch["score_weights"]
-                nll -= float((scores.logprobs_N * weights_N).sum())
-                correct += float((scores.correct_N * weights_N).sum())
-                weight += float(weights_N.sum())
-        return {"validation_loss": nll / weight, "validation_token_accuracy": correct / weight}
+                one = torch.ones((), device=batch["input_ids"].device)
+                result = self.objective.measure(model, batch, one)
+                window.add(result, weightless="weightless" in batch)
+        means = window.total().means()
+        if isinstance(self.objective, LanguageObjective):
+            means["perplexity"] = math.exp(min(means["loss"], 700.0))
+        return {f"validation_{name}": value for name, value in means.items()}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write weights, optimizer, schedule, random state and trainer state, all or nothing."""
@@ -255,16 +303,20 @@ class PackedTrainer(Trainer):
         if self._saved_step == step:  # transformers asks once more when the last step is done
             return
         details = {"world_size": self.args.world_size}
-        with self._pause_clock(), write_checkpoint(self.checkpoints, step, details) as folder:
+        publish = write_checkpoint(self.checkpoints, step, details)
+        with self._pause_clock(), shared_folder(publish) as folder:
             self.write_model(folder)
             with _save_errors(self.checkpoints):
                 self._save_optimizer_and_scheduler(str(folder))
-                self._save_scaler(str(folder))
                 self._save_rng_state(str(folder))
-                self.state.save_to_json(str(folder / "trainer_state.json"))
+                if self.args.should_save:
+                    self._save_scaler(str(folder))
+                    self.state.save_to_json(str(folder / "trainer_state.json"))
+                    self.write_extras(folder)
         self._saved_step = step
         best = self.state.best_global_step
-        prune_checkpoints(self.checkpoints, step=step, keep_last=self.keep_last, best_step=best)
+        if self.args.should_save:
+            prune_checkpoints(self.checkpoints, step=step, keep_last=self.keep_last, best_step=best)
 
     def write_model(self, folder: Path) -> None:
         """Write the weights with tokenizer and template into a folder that is being built.
@@ -282,7 +334,11 @@ class PackedTrainer(Trainer):
             CheckpointError: Names what is missing or unknown.
         """
         tied = self.model.all_tied_weights_keys
-        missing = [name for name in load_result.missing_keys if name not in tied]
+        missing = [
+            name
+            for name in load_result.missing_keys
+            if name not in tied and not (self.apart and name.startswith(self.apart))
+        ]
         if wrong := [*missing, *load_result.unexpected_keys]:
             raise CheckpointError(
                 f"{self.checkpoints}: {wrong[0]} and {len(wrong) - 1} other weights of the "
@@ -291,9 +347,29 @@ class PackedTrainer(Trainer):
             )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if state_dict is not None:
+            # Gathered from several processes, tied weights are copies that would be written twice.
+            tied = getattr(self.model, "all_tied_weights_keys", {})
+            state_dict = {k: v for k, v in state_dict.items() if k not in tied}
         super()._save(output_dir, state_dict)
         # A pickle of the arguments: needs arbitrary code to read, and config.json says it all.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+# Metrics worth a place on the terminal line, of whichever method has them.
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "token_accuracy": "token accuracy {:.1%}",
+    "pair_accuracy": "pair accuracy {:.1%}",
+    "reward": "reward {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "completion_tokens": "{:.0f} tokens an answer",
+}
+
+
+def _describe_metrics(values: dict[str, float]) -> str:
+    shown = [form.format(values[name]) for name, form in _SHOWN.items() if name in values]
+    return "".join(f"{text}  " for text in shown)
 
 
 @contextlib.contextmanager
@@ -315,11 +391,18 @@ class StepWatch(TrainerCallback):
     Args:
         stop: Set by a signal.
         start_clock: Called when the first step is about to begin.
+        may_stop: Whether a run can be taken up again from a step.
     """
 
-    def __init__(self, stop: StopRequest, start_clock: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stop: StopRequest,
+        start_clock: Callable[[], None],
+        may_stop: Callable[[int], bool],
+    ) -> None:
         self.stop = stop
         self.start_clock = start_clock
+        self.may_stop = may_stop
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
@@ -331,9 +414,11 @@ class StepWatch(TrainerCallback):
         A resumed run's log lines then average over the same steps as those of an unbroken run.
         """
         saved = state.global_step % args.save_steps == 0
-        if self.stop or saved or state.global_step >= state.max_steps:
+        # All must stop at the same step, and a signal reaches each at another moment.
+        stopping = any_process(bool(self.stop)) and self.may_stop(state.global_step)
+        if stopping or saved or state.global_step >= state.max_steps:
             control.should_log = True
-        if self.stop:
+        if stopping:
             control.should_save = True
             control.should_training_stop = True
         return control

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from posttrain.cli.app import app
 
 PANELS = {
-    "Start": ["doctor", "sample-data"],
-    "Data": ["prepare", "inspect"],
-    "Train": ["check", "plan", "schema", "train", "run", "explain"],
+    "Start": ["doctor", "sample-data", "download", "migrate"],
+    "Data": ["prepare", "inspect", "convert", "pairs"],
+    "Train": ["check", "plan", "schema", "train", "run", "sweep", "explain"],
     "Measure": ["evaluate", "compare", "report"],
-    "Ship": ["chat"],
+    "Ship": ["chat", "serve", "extend-tokenizer", "generate-items", "merge", "quantize"],
 }
 COMMANDS = [name for names in PANELS.values() for name in names]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from posttrain.data.formats.fields import other_texts, read_text
+from posttrain.data.formats.fields import other_texts, read_reference, read_text
 from posttrain.data.records import Chat, Message, Row, RowError
 
-_FIELDS = ("instruction", "input", "output", "system", "history")
+_FIELDS = ("instruction", "input", "output", "system", "history", "reference")
 
 
 def convert_alpaca(row: Row) -> Chat:
@@ -33,4 +33,4 @@ def convert_alpaca(row: Row) -> Chat:
         {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}
     )
     messages.append({"role": "assistant", "content": read_text(row, "output")})
-    return Chat(messages=tuple(messages), keys=other_texts(row, _FIELDS))
+    return Chat(tuple(messages), reference=read_reference(row), keys=other_texts(row, _FIELDS))

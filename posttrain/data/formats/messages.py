@@ -1,16 +1,15 @@
-"""OpenAI messages: ``messages`` = [{role, content}], optional ``tools`` and tool calls."""
+"""OpenAI messages: ``messages`` = [{role, content}]; optional ``tools``, calls, ``reference``."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from posttrain.data.formats.fields import other_texts
+from posttrain.data.formats.fields import other_texts, parse_json, read_reference
 from posttrain.data.records import Chat, Message, Row, RowError
 
 # Fields that ask for something we do not do; leaving them out would train on the wrong tokens.
 _REFUSED = ("function_call", "functions", "function_calls")
-_WEIGHTS = ("weight", "loss_weight", "train")
+_WEIGHTS = ("weight", "loss_weight", "loss", "train")
 _KEPT = ("role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content")
 
 
@@ -26,17 +25,27 @@ def convert_messages(row: Row) -> Chat:
         raise RowError("no `messages`")
     tools = row.get("tools") or []
     if isinstance(tools, str):
-        tools = _parse(tools, "tools")
+        tools = parse_json(tools, "tools")
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RowError("`tools` is not a list of objects")
     return Chat(
-        messages=tuple(_convert_message(m, i + 1) for i, m in enumerate(messages)),
+        messages=tuple(convert_message(m, i + 1) for i, m in enumerate(messages)),
         tools=tuple(tools),
-        keys=other_texts(row, ("messages", "tools")),
+        reference=read_reference(row),
+        keys=other_texts(row, ("messages", "tools", "reference")),
     )
 
 
-def _convert_message(message: Any, turn: int) -> Message:
+def convert_message(message: Any, turn: int) -> Message:
+    """Convert one message.
+
+    Args:
+        message: As in a request to OpenAI's API.
+        turn: Its position from 1, for the reject.
+
+    Raises:
+        RowError: As ``convert_messages``.
+    """
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RowError("a message is not {role, content}", f"turn {turn}")
     if unknown := [name for name in _REFUSED if message.get(name)]:
@@ -61,11 +70,18 @@ def _join_content(content: Any, turn: int) -> str:
         return ""
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(
-        isinstance(block, dict) and isinstance(block.get("text"), str) for block in content
-    ):
-        return "".join(block["text"] for block in content)
+    if isinstance(content, list):
+        texts = [_read_block(block) for block in content]
+        if all(isinstance(text, str) for text in texts):
+            return "".join(texts)
     raise RowError("content is not text", f"turn {turn}")
+
+
+def _read_block(block: Any) -> Any:
+    """Text of a typed block; LLaMA-Factory keeps it in ``value``."""
+    if not isinstance(block, dict) or block.get("type", "text") != "text":
+        return None
+    return block.get("text", block.get("value"))
 
 
 def _convert_call(call: Any, turn: int) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def _convert_call(call: Any, turn: int) -> dict[str, Any]:
         raise RowError("a tool call has no function name", f"turn {turn}")
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
-        arguments = _parse(arguments, f"turn {turn} arguments")
+        arguments = parse_json(arguments, f"turn {turn} arguments")
     if not isinstance(arguments, dict):
         raise RowError("tool call arguments are not an object", f"turn {turn}")
     # Some templates print the id, and refuse a call without one.
@@ -84,10 +100,3 @@ def _convert_call(call: Any, turn: int) -> dict[str, Any]:
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }
-
-
-def _parse(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RowError("broken JSON inside a field", f"{what}: {error}") from None

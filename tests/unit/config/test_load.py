@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.config.load import build_chat_config, build_recipe, load_recipe
+from posttrain.config.chat import ChatConfig
+from posttrain.config.load import build_recipe, build_settings, load_recipe
 from posttrain.errors import ConfigError
 
 RECIPE = """\
@@ -94,8 +95,8 @@ def test_missing_key_is_named(write, old, key):
         ("seed: many", "valid integer"),
         ("seed: 1.5", "fractional part"),
         ("seed: -1", "greater than or equal to 0"),
-        ("tuning: half", "'full' or 'lora'"),
-        ("tuning: {full: 1}", "'full' or 'lora'"),
+        ("tuning: half", "'full', 'lora' or 'qlora'"),
+        ("tuning: {full: 1}", "'full', 'lora' or 'qlora'"),
         ("lora: {dropout: 1}", "less than 1"),
         ("lora: {alpha: .inf}", "finite"),
         ("compute: {threads: 0}", "greater than 0"),
@@ -435,6 +436,6 @@ def test_values_made_in_code_are_not_changed_by_overrides():
 
 
 def test_chat_settings_name_the_nearest_key():
-    assert build_chat_config("tiny", ["temperature=0.5"]).temperature == 0.5
+    assert build_settings(ChatConfig, {"model": "tiny"}, ["temperature=0.5"]).temperature == 0.5
     with pytest.raises(ConfigError, match="did you mean `temperature`"):
-        build_chat_config("tiny", ["temprature=0.5"])
+        build_settings(ChatConfig, {"model": "tiny"}, ["temprature=0.5"])

@@ -21,11 +21,11 @@ def recipe(*stages):
     ("stages", "message"),
     [
         ([sft(), sft()], "two stages are named `sft`"),
-        ([sft(start_from="sft")], "`start_from: sft` names no earlier sft stage"),
+        ([sft(start_from="sft")], "`start_from: sft` names no earlier"),
         ([sft(name="a", start_from="b"), sft(name="b")], "`start_from: b` names no earlier"),
-        ([SAMPLE, sft(start_from="sample-data")], "names no earlier sft stage"),
+        ([SAMPLE, sft(start_from="sample-data")], "names no earlier"),
         ([{**EVALUATE, "model_from": "sft"}, sft()], "`model_from: sft` names no earlier"),
-        ([sft(), {**EVALUATE, "compare_to": "sft"}], "names no earlier evaluate stage"),
+        ([sft(), {**EVALUATE, "compare_to": "sft"}], "names no earlier stage that is evaluate"),
         ([sft(data={"sources": [{"from_stage": "rows"}]})], "`from_stage: rows` names no earlier"),
         (
             [
@@ -36,9 +36,9 @@ def recipe(*stages):
                     }
                 )
             ],
-            "`from_stage: test` names no earlier sample-data stage",
+            "`from_stage: test` names no earlier stage that is sample-data",
         ),
-        ([sft(name="base")], "a training stage cannot be named `base`"),
+        ([sft(name="base")], "a stage with a model cannot be named `base`"),
     ],
 )
 def test_reference_to_no_earlier_stage_is_refused(stages, message):

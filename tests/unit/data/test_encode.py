@@ -146,7 +146,7 @@ def test_order_and_origins_survive_many_chunks_with_rejects(record, renderer):
 
 def test_mask_is_that_of_the_templates_own_marks(record, renderer, tiny_tokenizer):
     assert "generation" in CHAT_TEMPLATE
-    chat = record(user("One?"), assistant("1"), user("Two?"), assistant("2\n3")).chat
+    chat = record(user("One?"), assistant("1"), user("Two?"), assistant("2\n3")).content
     made = encode_one(Record(chat, Origin("a", 1)), renderer)
     marked = tiny_tokenizer.apply_chat_template(
         list(chat.messages), return_dict=True, return_assistant_tokens_mask=True

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from posttrain.config.data import DataConfig
+from posttrain.config.data import ChatDataConfig
 from posttrain.data.prepare import data_digest, prepare_data, read_source
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import load_jsonl
@@ -13,7 +13,7 @@ QUESTIONS = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i i
 
 def settings(*paths, **changes):
     values = {"sources": [{"path": path} for path in paths], **changes}
-    return DataConfig.model_validate(values)
+    return ChatDataConfig.model_validate(values)
 
 
 def refusal(config, tokenizer):
@@ -244,8 +244,8 @@ def test_columns_give_the_expected_names(write):
     source = settings(path).sources[0].model_copy(update={"columns": columns})
     rows = read_source(source)
 
-    assert [m["content"] for m in rows.records[0].chat.messages] == ["a", "b"]
-    assert rows.records[0].chat.keys == {"id": "7"}
+    assert [m["content"] for m in rows.records[0].content.messages] == ["a", "b"]
+    assert rows.records[0].content.keys == {"id": "7"}
     assert rows.report["format"] == "alpaca"
 
 
@@ -254,7 +254,7 @@ def test_columns_may_swap_names(write):
     columns = {"instruction": "output", "output": "instruction"}
     rows = read_source(settings(path).sources[0].model_copy(update={"columns": columns}))
 
-    assert [m["content"] for m in rows.records[0].chat.messages] == ["a", "b"]
+    assert [m["content"] for m in rows.records[0].content.messages] == ["a", "b"]
 
 
 def test_column_that_is_not_there_is_named(write):
@@ -276,8 +276,8 @@ def test_format_named_in_the_recipe_is_not_guessed(write):
     source = settings(write("rows.jsonl", [row])).sources[0]
     read = read_source(source.model_copy(update={"format": "alpaca"}))
 
-    assert read.records[0].chat.messages[0]["content"] == "i"
-    assert read.report["evidence"] == "as the recipe says"
+    assert read.records[0].content.messages[0]["content"] == "i"
+    assert read.report["evidence"] == "as `format: alpaca` says"
     assert read_source(source).report["format"] == "gsm8k"
 
 

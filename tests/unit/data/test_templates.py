@@ -49,7 +49,7 @@ TOOLS = (
 def split(tokenizer_with, record):
     def cut(template, *messages, last_only=False, tools=(), special=()):
         renderer = ChatRenderer(tokenizer_with(template, special))
-        chat = record(*messages, tools=tools).chat
+        chat = record(*messages, tools=tools).content
         pieces = renderer.split_trained(chat, last_only=last_only)
         plain = renderer.render(chat.messages, chat.tools, prompt=False)
         assert "".join(piece.text for piece in pieces) == plain

@@ -1,7 +1,16 @@
+import math
+
 import pytest
 
 from posttrain.errors import DataError
-from posttrain.evaluation.results import GradedRecord, compare_records, load_records, summarize
+from posttrain.evaluation.results import (
+    DocumentRecord,
+    GradedRecord,
+    compare_records,
+    load_records,
+    summarize,
+    summarize_documents,
+)
 from posttrain.evaluation.statistics import wilson_interval
 from posttrain.files import write_jsonl
 
@@ -32,17 +41,17 @@ def test_the_summary_counts_verdicts_by_hand():
     records = [
         record(1, correct=True, tokens=4),
         record(2, correct=True, parse="last_number", tokens=6),
-        record(3, correct=False, error="wrong value"),
-        record(4, correct=False, parse="none", error="no answer"),
+        record(3, correct=False, error="wrong_value"),
+        record(4, correct=False, parse="none", error="no_answer"),
         record(5, correct=False, error="unfinished", finished=False, tokens=20),
-        record(6, correct=False, error="wrong value"),
+        record(6, correct=False, error="wrong_value"),
     ]
     found = summarize(records, seconds=2.0)
     assert (found["problems"], found["correct"], found["unfinished"]) == (6, 2, 1)
     assert found["accuracy"] == 2 / 6
     assert found["strict_accuracy"] == 1 / 6
     assert found["interval"] == list(wilson_interval(2, 6))
-    assert found["errors"] == {"wrong value": 2, "no answer": 1, "unfinished": 1}
+    assert found["errors"] == {"wrong_value": 2, "no_answer": 1, "unfinished": 1}
     assert found["mean_completion_tokens"] == 10
     assert found["completion_tokens_per_second"] == 30
 
@@ -81,3 +90,78 @@ def test_records_come_back_whatever_characters_they_hold(tmp_path):
 def test_missing_records_are_said(tmp_path):
     with pytest.raises(DataError, match="run the evaluation first"):
         load_records(tmp_path)
+
+
+def document(number, nats, *, tokens=10, size=40, digest=None):
+    return DocumentRecord(
+        id=f"t.txt:{number}",
+        digest=digest or f"d{number}",
+        excerpt="…",
+        tokens=tokens,
+        bytes=size,
+        nats=nats,
+        nats_per_token=nats / tokens,
+        perplexity=math.exp(min(nats / tokens, 700)),
+        bits_per_byte=nats / math.log(2) / size,
+    )
+
+
+def test_documents_are_pooled_by_tokens():
+    records = [document(1, 20.0), document(2, 60.0, tokens=30, size=100), document(3, 5.0)]
+    found = summarize_documents(records, seconds=2.0)
+    assert (found["metric"], found["higher_is_better"]) == ("perplexity", False)
+    assert found["nats_per_token"] == pytest.approx(85 / 50)
+    assert found["value"] == pytest.approx(math.exp(85 / 50))
+    assert found["bits_per_byte"] == pytest.approx(85 / math.log(2) / 180)
+    assert found["interval"][0] < found["value"] < found["interval"][1]
+    assert (found["problems"], found["tokens"], found["tokens_per_second"]) == (3, 50, 25)
+
+
+def test_a_hopeless_model_has_a_finite_perplexity():
+    assert math.isfinite(summarize_documents([document(1, 1e6)], seconds=1.0)["value"])
+
+
+def test_documents_are_compared_in_pairs_by_bits_per_byte():
+    first = [document(n, 20.0 + n).to_json() for n in range(1, 6)]
+    second = [document(n, 22.0 + n + 0.1 * n).to_json() for n in range(1, 6)]
+    found = compare_records(first, second)
+    assert (found["metric"], found["wins"], found["losses"], found["total"]) == (
+        "bits_per_byte",
+        5,
+        0,
+        5,
+    )
+    assert found["difference"] == pytest.approx(-11.5 / 5 / 40 / math.log(2))
+    assert found["interval"][1] < 0
+    assert found["p_value"] < 0.001
+    swapped = compare_records(second, first)
+    assert swapped["difference"] == -found["difference"]
+
+
+def test_one_document_has_no_p_value():
+    found = compare_records([document(1, 20.0).to_json()], [document(1, 22.0).to_json()])
+    assert (found["interval"], found["p_value"]) == (None, None)
+
+
+def test_documents_of_one_name_with_other_texts_are_refused():
+    second = document(1, 20.0, digest="other").to_json()
+    with pytest.raises(DataError, match=r"t\.txt:1: .*different reference answers or texts"):
+        compare_records([document(1, 20.0).to_json()], [second])
+
+
+def test_answers_and_texts_are_not_compared():
+    with pytest.raises(DataError, match="one of the two evaluations measures answers"):
+        compare_records(rows("+"), [{**document(1, 2.0).to_json(), "id": "test.jsonl:1"}])
+
+
+def test_sub_scores_add_up_to_the_whole():
+    records = [record(n, correct=n % 3 == 0) for n in range(1, 8)]
+    records = [
+        GradedRecord(**{**r.__dict__, "groups": {"level": str(n % 2), "same": "x"}})
+        for n, r in enumerate(records)
+    ]
+    found = summarize(records, seconds=1.0)
+    assert list(found["groups"]) == ["level"]  # one value alone is no sub-score
+    scores = found["groups"]["level"].values()
+    assert sum(score["problems"] for score in scores) == 7
+    assert sum(score["correct"] for score in scores) == found["correct"] == 2

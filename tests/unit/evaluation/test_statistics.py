@@ -2,7 +2,13 @@ import math
 
 import pytest
 
-from posttrain.evaluation.statistics import compare_paired, wilson_interval
+from posttrain.evaluation.statistics import (
+    compare_paired,
+    estimate_ratio,
+    student_p_value,
+    student_quantile,
+    wilson_interval,
+)
 
 
 def outcomes(both, wins, losses, neither):
@@ -95,3 +101,47 @@ def test_extreme_tables_have_intervals_around_their_difference(table):
 def test_unequal_or_empty_sides_are_refused(first, second):
     with pytest.raises(ValueError, match="same problems on both sides"):
         compare_paired(first, second)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281), (29, 2.0452),
+     (100, 1.9840), (9_999, 1.9602), (1_000_000, 1.9600)],
+)  # fmt: skip
+def test_students_quantiles_are_the_tabled_ones(freedom, quantile):
+    """Fisher and Yates, Statistical Tables, table III, 5 %."""
+    assert student_quantile(freedom) == pytest.approx(quantile, abs=6e-5)
+    assert student_p_value(quantile, freedom) == pytest.approx(0.05, abs=2e-5)
+
+
+def test_p_values_fall_with_the_statistic_and_forget_its_sign():
+    values = [student_p_value(t / 4, 7) for t in range(40)]
+    assert values[0] == 1
+    assert values == sorted(values, reverse=True)
+    assert student_p_value(-2.0, 7) == student_p_value(2.0, 7)
+
+
+def test_a_ratio_of_equal_sizes_is_the_mean_with_its_t_interval():
+    """Worked by hand: mean 3, standard deviation 1, 3 items."""
+    found = estimate_ratio([4.0, 6.0, 8.0], [2.0, 2.0, 2.0])
+    assert found.value == 3
+    half = 4.30265 / math.sqrt(3)
+    assert found.interval == pytest.approx((3 - half, 3 + half), abs=1e-4)
+
+
+def test_items_of_one_ratio_have_no_spread_whatever_their_sizes():
+    found = estimate_ratio([1.0, 2.0, 7.0], [2.0, 4.0, 14.0])
+    assert found.interval == pytest.approx((0.5, 0.5))
+    same = estimate_ratio([0.0, 0.0], [2.0, 4.0])
+    assert (same.value, same.p_value) == (0, 1)
+
+
+def test_a_sample_of_one_has_no_interval():
+    found = estimate_ratio([3.0], [2.0])
+    assert (found.value, found.interval, found.p_value) == (1.5, None, None)
+
+
+@pytest.mark.parametrize(("totals", "sizes"), [([], []), ([1.0], [0.0]), ([1.0], [1.0, 2.0])])
+def test_impossible_ratios_are_refused(totals, sizes):
+    with pytest.raises(ValueError, match="a positive size per item"):
+        estimate_ratio(totals, sizes)

@@ -58,7 +58,7 @@ def test_same_id_with_another_reference_is_refused(tmp_path, build):
         tmp_path / "b/gsm8k",
         [build.make_record(1, True), build.make_record(2, True, reference="8")],
     )
-    with pytest.raises(DataError, match=r"1 of 2 shared ids .* `data/test.jsonl:2`"):
+    with pytest.raises(DataError, match=r"data/test.jsonl:2: .*for 1 of 2 problems"):
         compare_runs(tmp_path / "a", tmp_path / "b")
 
 
@@ -165,3 +165,35 @@ def test_records_are_what_counts_not_the_stated_results(run, build):
     results = json.loads((run / "after/gsm8k/results.json").read_text())
     build.write_json(run / "after/gsm8k/results.json", {**results, "correct": 1, "accuracy": 0.025})
     assert compare_runs(run / "after", run / "before").tasks[0].first.correct == 27
+
+
+def write_texts(build, folder, nats):
+    """Write a perplexity task of one document per number."""
+    rows = [
+        {"id": f"t.txt:{n}", "digest": str(n), "excerpt": "…", "tokens": 10, "bytes": 40, "nats": x}
+        for n, x in enumerate(nats, 1)
+    ]
+    build.write_jsonl(folder / "records.jsonl", rows)
+    results = {"metric": "perplexity", "value": 7.0, "interval": None, "problems": len(rows)}
+    build.write_json(folder / "results.json", {"task": "perplexity", "name": "text", **results})
+
+
+def test_texts_are_compared_by_bits_per_byte_and_less_is_better(tmp_path, build):
+    write_texts(build, tmp_path / "a/text", [20.0, 21.0, 22.0, 23.0])
+    write_texts(build, tmp_path / "b/text", [22.0, 23.1, 24.2, 25.0])
+    comparison = compare_runs(tmp_path / "a", tmp_path / "b")
+    text = folded(render_comparison(comparison))
+    name = f"{tmp_path.name}/a"
+    assert f"{name} 4 texts 8.585" in text
+    assert "Difference −0.0748 bits per byte (−0.0803 to −0.0693); p" in text
+    assert f"{name} is better than {tmp_path.name}/b by 0.0748 bits per byte" in text
+    html = build_comparison_report(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "−0.0748 bits per byte" in html
+    assert "<svg" not in html
+
+
+def test_one_text_alone_settles_nothing(tmp_path, build):
+    write_texts(build, tmp_path / "a/text", [20.0])
+    write_texts(build, tmp_path / "b/text", [30.0])
+    text = folded(render_comparison(compare_runs(tmp_path / "a", tmp_path / "b")))
+    assert "One text alone cannot tell" in text

@@ -305,3 +305,20 @@ def test_stages_without_a_recipe_are_ordered_by_their_end(tmp_path, build):
     build.write_stage_json(tmp_path / "alpha", "sft", 2.0)
     build.write_training(tmp_path / "beta", finished=False)
     assert [s.name for s in load_run(tmp_path).stages] == ["zeta", "alpha", "beta"]
+
+
+def test_perplexity_and_sub_scores_are_shown(run, build):
+    values = {"metric": "perplexity", "value": 12.5, "interval": None, "problems": 6}
+    for stage in ("before", "after"):
+        build.write_json(run / stage / "text" / "results.json", values)
+        rows = [{"id": "t:1", "digest": "d", "nats": 2.0, "tokens": 4, "bytes": 9}]
+        build.write_jsonl(run / stage / "text" / "records.jsonl", rows)
+    results = json.loads((run / "after/gsm8k/results.json").read_text())
+    score = {"problems": 40, "correct": 27, "accuracy": 0.675, "interval": [0.5, 0.8]}
+    results["groups"] = {"level": {"Level <5>": score}}
+    build.write_json(run / "after/gsm8k/results.json", results)
+    html = build_run_report(run).read_text(encoding="utf-8")
+    assert "text perplexity" in html
+    assert "6 documents" in html
+    assert "Level &lt;5&gt;" in html
+    assert "Sample answers: text" not in html

@@ -1,6 +1,8 @@
 import re
 import shutil
 
+from posttrain.reports.folders import load_run
+from posttrain.reports.summary import collect_outcomes, list_score_rows
 from posttrain.reports.terminal import render_run_table, to_text
 
 
@@ -72,3 +74,59 @@ def test_two_training_stages_add_up(run):
 
 def test_square_brackets_are_text_and_not_markup():
     assert to_text("[red]x[/red] :smile:") == "[red]x[/red] :smile:"
+
+
+def add_perplexity(run, build):
+    """Add a perplexity task to both evaluations of a run."""
+    for stage, value, comparison in (
+        ("before", 12.5, None),
+        (
+            "after",
+            9.25,
+            {
+                "other": "before",
+                "metric": "bits_per_byte",
+                "difference": -0.25,
+                "interval": [-0.3, -0.2],
+                "p_value": 0.001,
+                "wins": 5,
+                "losses": 1,
+                "total": 6,
+            },
+        ),
+    ):
+        results = {
+            "task": "perplexity",
+            "name": "text",
+            "metric": "perplexity",
+            "value": value,
+            "interval": [value - 1, value + 1],
+            "higher_is_better": False,
+            "problems": 6,
+            "comparison": comparison,
+        }
+        build.write_json(run / stage / "text" / "results.json", results)
+        build.write_jsonl(run / stage / "text" / "records.jsonl", [{"id": "t:1", "nats": 1.0}])
+
+
+def test_perplexity_has_lines_of_its_own(run, build):
+    add_perplexity(run, build)
+    rows = {r.label: r.cells for r in list_score_rows(collect_outcomes(load_run(run)))}
+    assert rows["Perplexity, base"] == ("", "12.5 (11.5–13.5)")
+    assert rows["Perplexity, tuned"] == ("", "9.25 (8.25–10.25)")
+    assert rows["Paired difference"][0].startswith("+42.5 points")
+    assert rows["Paired difference"][1] == "−0.2500 bits per byte (−0.3000 to −0.2000)"
+    assert rows["p value, paired t"] == ("", "0.001; 5 better, 1 worse of 6")
+    assert list(rows)[:2] == ["Accuracy, base", "Accuracy, tuned"]
+    assert collect_outcomes(load_run(run))[1].difference.direction == "better"
+    assert "Perplexity, base" in render_run_table(run)
+
+
+def test_many_tasks_have_a_row_each(run, build):
+    add_perplexity(run, build)
+    for label in ("one", "two"):
+        for stage in ("before", "after"):
+            build.write_evaluation(run / stage, [True, False], label=label)
+    lines = [line.split() for line in render_run_table(run).split("\n")]
+    named = [line[0] for line in lines if line[1:2] in (["accuracy"], ["perplexity"])]
+    assert sorted(named) == ["gsm8k", "one", "text", "two"]

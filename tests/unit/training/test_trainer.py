@@ -23,6 +23,7 @@ from posttrain.tracking import MetricsRecorder
 from posttrain.training.arguments import build_arguments
 from posttrain.training.batches import PlannedBatches, build_schedule
 from posttrain.training.interrupt import StopRequest
+from posttrain.training.objective import LanguageObjective
 from posttrain.training.trainer import PackedTrainer
 
 LENGTHS = [11, 4, 16, 7, 13, 5, 9, 14]
@@ -102,7 +103,8 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
             compute=Compute("cpu", "fp32", 1, "a test"),
             steps=schedule.steps,
             seed=0,
-            validate=validation is not None,
+            save_steps=stage.save_every_steps,
+            watched="loss" if validation is not None else None,
         )
         if sgd:  # Adam turns rounding noise of tiny gradients into whole steps
             arguments.optim = OptimizerNames.SGD
@@ -111,6 +113,7 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
             trainer = PackedTrainer(
                 model=model,
                 args=arguments,
+                objective=LanguageObjective(),
                 dataset=PlannedBatches(store, schedule.batches),
                 schedule=schedule,
                 validation=validation,

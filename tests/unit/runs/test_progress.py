@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from posttrain.config.load import build_recipe
-from posttrain.runs.stages import Progress, find_missing_output, stage_digest
+from posttrain.runs.kinds import KINDS
+from posttrain.runs.progress import MadeModel, Progress, stage_digest
 
 
 def build(folder: Path, *overrides: str, **changes: Any) -> Progress:
@@ -31,7 +32,7 @@ def build(folder: Path, *overrides: str, **changes: Any) -> Progress:
         **changes,
     }
     progress = Progress(build_recipe(values, list(overrides), "a test"), folder / "run")
-    progress.models["sft"] = (folder / "run" / "sft" / "final", "digest of sft")
+    progress.models["sft"] = MadeModel(folder / "run" / "sft" / "final", "digest of sft")
     progress.evaluations["base"] = (folder / "run" / "base", "digest of base")
     return progress
 
@@ -111,15 +112,11 @@ def test_an_evaluation_is_run_again_after_the_one_it_is_compared_with(tmp_path):
     assert changed(before, digests(progress)) == {"tuned"}
 
 
-def test_a_missing_output_is_found(tmp_path):
+def test_what_a_stage_must_leave_behind_is_known(tmp_path):
     _, training, evaluation = build(tmp_path).recipe.stages
-    place = tmp_path / "stage"
     for stage, names in (
         (training, ["final/MANIFEST.json"]),
         (evaluation, ["gsm8k/records.jsonl", "gsm8k/results.json"]),
     ):
-        for name in names:
-            assert find_missing_output(stage, place) == place / name
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_text("{}")
-        assert find_missing_output(stage, place) is None
+        outputs = KINDS[stage.stage].outputs(stage, tmp_path)
+        assert [str(path.relative_to(tmp_path)) for path in outputs] == names

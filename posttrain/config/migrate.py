@@ -1,0 +1,180 @@
+"""Names that other tools use for what a recipe says, and what has become of the others."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from posttrain.config.base import Config, ConfigPath, StageName
+
+NewStage = Literal["pretrain", "sft", "reward", "dpo", "ppo", "grpo"]
+
+
+class MigrateConfig(Config):
+    """Settings of another tool, and the recipe they become."""
+
+    source: ConfigPath
+    """YAML of a training script or of LLaMA-Factory, or a DeepSpeed JSON."""
+    out: ConfigPath
+    """Recipe to write."""
+    stage: NewStage | None = None
+    """What kind of training it is, where the file says several or none."""
+    name: StageName | None = None
+    """Name of the recipe; that of the new file where absent."""
+
+
+OLD_NAMES: dict[str, str] = {
+    "model_name_or_path": "model.path",
+    "model_path": "model.path",
+    "model_name": "model.path",
+    "tokenizer_name_or_path": "model.tokenizer",
+    "tokenizer_path": "model.tokenizer",
+    "template_path": "model.chat_template",
+    "chat_template_path": "model.chat_template",
+    "model_revision": "model.revision",
+    "trust_remote_code": "model.trust_remote_code",
+    "attn_implementation": "model.attention",
+    "flash_attn": "model.attention",
+    "finetuning_type": "tuning",
+    "use_lora": "tuning",
+    "use_peft": "tuning",
+    "lora_rank": "lora.rank",
+    "lora_r": "lora.rank",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "lora_target_modules": "lora.targets",
+    "lora_target": "lora.targets",
+    "target_modules": "lora.targets",
+    "bf16": "compute.precision",
+    "fp16": "compute.precision",
+    "deepspeed": "parallel.deepspeed",
+    "trace": "tracking",
+    "report_to": "tracking",
+    "logger": "tracking",
+    "output_dir": "output",
+    "train_file": "stages.STAGE.data.sources",
+    "train_data": "stages.STAGE.data.sources",
+    "train_data_path": "stages.STAGE.data.sources",
+    "data_path": "stages.STAGE.data.sources",
+    "dataset": "stages.STAGE.data.sources",
+    "eval_file": "stages.STAGE.data.validation_sources",
+    "validation_file": "stages.STAGE.data.validation_sources",
+    "eval_data_path": "stages.STAGE.data.validation_sources",
+    "val_size": "stages.STAGE.data.split.validation",
+    "max_samples": "stages.STAGE.data.sources.0.limit",
+    "max_length": "stages.STAGE.data.max_tokens",
+    "max_seq_length": "stages.STAGE.data.max_tokens",
+    "model_max_length": "stages.STAGE.data.max_tokens",
+    "max_prompt_length": "stages.STAGE.data.max_tokens",
+    "cutoff_len": "stages.STAGE.data.max_tokens",
+    "block_size": "stages.STAGE.data.block_tokens",
+    "text_fields": "stages.STAGE.data.text_fields",
+    "mask_history": "stages.STAGE.data.train_on",
+    "num_train_epochs": "stages.STAGE.epochs",
+    "num_epochs": "stages.STAGE.epochs",
+    "max_steps": "stages.STAGE.steps",
+    "per_device_train_batch_size": "stages.STAGE.batch_tokens",
+    "train_micro_batch_size_per_gpu": "stages.STAGE.batch_tokens",
+    "batch_size": "stages.STAGE.batch_tokens",
+    "gradient_accumulation_steps": "stages.STAGE.accumulate",
+    "learning_rate": "stages.STAGE.learning_rate",
+    "actor_lr": "stages.STAGE.learning_rate",
+    "lr_scheduler_type": "stages.STAGE.schedule",
+    "warmup_ratio": "stages.STAGE.warmup",
+    "warmup_steps": "stages.STAGE.warmup",
+    "weight_decay": "stages.STAGE.weight_decay",
+    "adam_beta1": "stages.STAGE.beta1",
+    "adam_beta2": "stages.STAGE.beta2",
+    "max_grad_norm": "stages.STAGE.max_grad_norm",
+    "gradient_clipping": "stages.STAGE.max_grad_norm",
+    "gradient_checkpointing": "stages.STAGE.activation_checkpointing",
+    "logging_steps": "stages.STAGE.log_every_steps",
+    "save_steps": "stages.STAGE.save_every_steps",
+    "save_freq": "stages.STAGE.save_every_steps",
+    "save_total_limit": "stages.STAGE.keep_last",
+    "beta": "stages.dpo.beta",
+    "pref_beta": "stages.dpo.beta",
+    "loss_type": "stages.dpo.loss",
+    "pref_loss": "stages.dpo.loss",
+    "rpo_alpha": "stages.dpo.sft_weight",
+    "pref_ftx": "stages.dpo.sft_weight",
+    "label_smoothing": "stages.dpo.label_smoothing",
+    "reward_model_name_or_path": "stages.STAGE.rewards.model",
+    "reward_model": "stages.STAGE.rewards.model",
+    "max_response_length": "stages.STAGE.max_new_tokens",
+    "max_completion_length": "stages.STAGE.max_new_tokens",
+    "max_new_tokens": "stages.STAGE.max_new_tokens",
+    "rollout_n": "stages.STAGE.completions",
+    "num_generations": "stages.STAGE.completions",
+    "train_batch_size": "stages.STAGE.prompts_per_rollout",
+    "ppo_mini_batch_size": "stages.STAGE.updates_per_rollout",
+    "ppo_epochs": "stages.STAGE.passes_per_rollout",
+    "kl_loss_coef": "stages.STAGE.kl_weight",
+    "clip_ratio": "stages.STAGE.clip_low",
+    "temperature": "stages.STAGE.temperature",
+    "gamma": "stages.STAGE.gamma",
+    "lam": "stages.STAGE.gae_lambda",
+    "rollout_backend": "stages.STAGE.engine",
+}
+"""Old name -> key of a recipe; ``STAGE`` stands for the name of a training stage."""
+
+_PACKED = "every batch is packed here, nothing is padded"
+_ALWAYS = "always so here"
+_CHECKPOINTS = "validation is measured at every checkpoint: save_every_steps"
+NOT_NEEDED: dict[str, str] = {
+    "group_by_length": _PACKED,
+    "length_column_name": _PACKED,
+    "packing": _PACKED,
+    "neat_packing": _PACKED,
+    "padding_side": _PACKED,
+    "resume_from_checkpoint": "the same command goes on from the newest intact checkpoint",
+    "overwrite_output_dir": "an older result is kept aside, never overwritten",
+    "overwrite_cache": "the cache knows its inputs by their contents",
+    "cache_dir": "set POSTTRAIN_CACHE or HF_HUB_CACHE",
+    "logging_dir": "logs lie in the stage's folder",
+    "eval_strategy": _CHECKPOINTS,
+    "evaluation_strategy": _CHECKPOINTS,
+    "eval_steps": _CHECKPOINTS,
+    "per_device_eval_batch_size": "validation uses batch_tokens",
+    "load_best_model_at_end": "checkpoints/best is always kept",
+    "metric_for_best_model": "checkpoints/best is by validation loss",
+    "save_strategy": "checkpoints are by steps: save_every_steps",
+    "logging_strategy": "log lines are by steps: log_every_steps",
+    "save_safetensors": _ALWAYS,
+    "save_only_model": "a checkpoint always holds what resuming needs",
+    "do_train": "a stage stands in the recipe or does not",
+    "do_eval": "add an evaluate stage",
+    "do_predict": "add an evaluate stage",
+    "predict_with_generate": "add an evaluate stage",
+    "remove_unused_columns": "the format decides which columns are read",
+    "dataloader_num_workers": "encoded rows are read from a memory map",
+    "dataloader_pin_memory": "encoded rows are read from a memory map",
+    "preprocessing_num_workers": "prepared data is cached",
+    "dataset_dir": "paths stand in the sources",
+    "ddp_timeout": "no process waits inside a collective for data",
+    "ddp_find_unused_parameters": "no unused parameters here",
+    "optim": "the optimizer is AdamW",
+    "adam_epsilon": "AdamW's usual 1e-8",
+    "template": "the tokenizer's own chat template is used; another one: model.chat_template",
+    "plot_loss": "report.html has the plots",
+    "run_name": "the run is named as the recipe",
+    "stage": "told by `stage:`",
+    "enabled": "told by `tuning:`",
+    "use_fast_tokenizer": _ALWAYS,
+    "n_gpus_per_node": "start with torchrun --nproc_per_node N",
+    "nnodes": "start with torchrun --nnodes N",
+    "use_kl_loss": "kl_weight above 0 says so",
+    "project_name": "told by `tracking:`",
+    "experiment_name": "the run is named as the recipe",
+    "ppo_micro_batch_size_per_gpu": "batch_tokens bounds what is computed at once",
+    "qlora": "4-bit base weights are not offered; LoRA trains on the full ones",
+    "quantization_bit": "4-bit base weights are not offered; LoRA trains on the full ones",
+    "load_in_4bit": "4-bit base weights are not offered; LoRA trains on the full ones",
+}
+"""Old name -> why a recipe has no key for it."""
+
+
+def find_new_name(old: str) -> str | None:
+    """Tell where a setting of another tool is in a recipe, or why it is not; None for no such."""
+    if old in OLD_NAMES:
+        return f"here it is `{OLD_NAMES[old]}`"
+    return f"not needed: {NOT_NEEDED[old]}" if old in NOT_NEEDED else None

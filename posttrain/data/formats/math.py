@@ -1,0 +1,29 @@
+r"""MATH: ``problem``, ``solution`` whose last ``\boxed`` holds the final answer.
+
+Source: Hendrycks et al. 2021, arXiv:2103.03874.
+"""
+
+from __future__ import annotations
+
+from posttrain.data.formats.fields import other_texts, read_text
+from posttrain.data.records import Chat, Row, RowError
+from posttrain.grading.answers import find_boxes
+
+
+def convert_math(row: Row) -> Chat:
+    """Convert a row; the last balanced box becomes the reference.
+
+    Raises:
+        RowError: A field is missing, or the solution has no box or an empty one.
+    """
+    problem, solution = read_text(row, "problem"), read_text(row, "solution")
+    boxes = find_boxes(solution)
+    if not boxes or not boxes[-1][2]:
+        raise RowError(
+            "no final answer", "`solution` has no balanced \\boxed{...}, or an empty one"
+        )
+    return Chat(
+        ({"role": "user", "content": problem}, {"role": "assistant", "content": solution}),
+        reference=boxes[-1][2],
+        keys=other_texts(row, ("problem", "solution")),
+    )

@@ -1,0 +1,151 @@
+"""Files of an evaluation: records as JSON lines and as a table, results as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain.evaluation.results import DocumentRecord, GradedRecord
+from posttrain.files import write_json, write_jsonl, write_text
+
+OUTPUTS = ("records.jsonl", "records.csv", "results.json", "report.md")
+"""What a finished evaluation's folder holds."""
+# A spreadsheet takes a cell that starts with one of these for a formula and would run it.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_evaluation(
+    folder: Path, results: Mapping[str, Any], records: Sequence[GradedRecord | DocumentRecord]
+) -> None:
+    """Write all files of an evaluation; ``results.json``, which marks it as finished, last.
+
+    Args:
+        folder: Made where it is absent.
+        results: The summary.
+        records: One per problem or document.
+    """
+    rows = [record.to_json() for record in records]
+    write_jsonl(folder / "records.jsonl", rows)
+    write_text(folder / "records.csv", build_table(rows))
+    write_results(folder, results)
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write ``report.md`` and ``results.json``, as again when a comparison has been added."""
+    write_text(folder / "report.md", _to_utf8(build_markdown(results)))
+    write_json(folder / "results.json", results)
+
+
+def build_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Build the records' CSV table.
+
+    Prompts are given by their last turn, groups by a column each, other nested values as JSON.
+    Cells that a spreadsheet would take for formulas get an apostrophe before them.
+
+    Args:
+        rows: Lines of ``records.jsonl``.
+
+    Returns:
+        CSV text with a header.
+    """
+    flat = [dict(_flatten(row)) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    # Long texts stand last, where they do not push the figures out of sight.
+    columns.sort(key=lambda name: ("prompt", "completion", "excerpt").count(name))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in flat)
+    return _to_utf8(out.getvalue())
+
+
+def _flatten(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if name == "groups":
+            yield from value.items()
+        elif name == "prompt":
+            yield name, value[-1].get("content") if value else ""
+        else:
+            yield name, value
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+def build_markdown(results: Mapping[str, Any]) -> str:
+    """Build the short report of one evaluation.
+
+    Args:
+        results: The contents of ``results.json``.
+
+    Returns:
+        Markdown: the score with its interval, every other figure, mistakes, sub-scores, and the
+        comparison where there is one.
+    """
+    lines = [f"# {results['name']}", "", _headline(results), ""]
+    lines += _table(("figure", "value"), _figures(results))
+    if errors := results.get("errors"):
+        lines += ["", "## Mistakes", ""]
+        lines += _table(("class", "problems"), [(k, str(v)) for k, v in errors.items()])
+    for name, scores in (results.get("groups") or {}).items():
+        rows = [
+            (value, f"{one['correct']} of {one['problems']}", _percent(one))
+            for value, one in scores.items()
+        ]
+        lines += ["", f"## By {name}", "", *_table((name, "right", "accuracy"), rows)]
+    if comparison := results.get("comparison"):
+        lines += ["", f"## Against {comparison['other']}", ""]
+        lines += _table(("figure", "value"), [(k, _show(v)) for k, v in comparison.items()])
+    return "\n".join(lines) + "\n"
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    if results["metric"] == "accuracy":
+        right = f"{results['correct']} of {results['problems']} right"
+        return f"**Accuracy {_percent(results)}** ({right}; in brackets the 95 % interval)"
+    interval = results.get("interval")
+    shown = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
+    return f"**{results['metric'].capitalize()} {results['value']:.4g}**{shown}"
+
+
+def _figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    apart = ("errors", "groups", "comparison", "name")
+    return [(name, _show(value)) for name, value in results.items() if name not in apart]
+
+
+def _percent(score: Mapping[str, Any]) -> str:
+    low, high = score["interval"]
+    return f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_show, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_show(item)}" for name, item in value.items())
+    return str(value)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    shown = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(map(_escape, row)) + " |" for row in shown]
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _to_utf8(text: str) -> str:
+    """Replace halves of surrogate pairs, which broken rows hold and no UTF-8 file can."""
+    return text.encode("utf-8", "replace").decode("utf-8")

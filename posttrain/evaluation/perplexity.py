@@ -1,0 +1,153 @@
+"""How well a model foretells text: nats per token, perplexity, bits per byte."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from posttrain.config.data import SourceConfig, TextDataConfig
+from posttrain.config.evaluation import PerplexityTask
+from posttrain.data.prepare import read_texts
+from posttrain.data.records import Origin
+from posttrain.errors import DataError
+from posttrain.evaluation.problems import name_origins
+from posttrain.evaluation.results import DocumentRecord, summarize_documents
+from posttrain.evaluation.scoring import score_trees
+from posttrain.layout import Segment
+from posttrain.logs import Progress
+
+_EXCERPT_CHARACTERS = 120
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to be foretold."""
+
+    origin: Origin
+    text: str
+
+
+def read_documents(task: PerplexityTask) -> list[Document]:
+    """Read a text file, or rows with a text.
+
+    Raises:
+        DataError: Names the first row without a text.
+    """
+    found = read_texts(task.data, _text_settings(task.data, task.documents))
+    if found.rejects:
+        first = found.rejects[0]
+        raise DataError(
+            f"{first.origin}: {first.reason} {first.detail}".rstrip(),
+            hint="mend it, or name the field with `columns: {text: NAME}`",
+        )
+    return [Document(record.origin, record.content.text) for record in found.records]
+
+
+def _text_settings(source: SourceConfig, documents: Any) -> TextDataConfig:
+    return TextDataConfig(sources=(source,), documents=documents)
+
+
+def run_perplexity(
+    task: PerplexityTask, documents: Sequence[Document], model: Any, tokenizer: Any
+) -> tuple[dict[str, Any], list[DocumentRecord]]:
+    """Score every token of every document once.
+
+    Args:
+        task: Window and overlap.
+        documents: At least one.
+        model: Loaded with our packed attention, in evaluation mode.
+        tokenizer: Its tokenizer.
+
+    Returns:
+        Summary and records.
+
+    Raises:
+        DataError: A document has no token to score.
+    """
+    encoded = encode_documents(documents, tokenizer)
+    cut = [cut_windows(ids, task.window_tokens, task.overlap_tokens) for ids in encoded]
+    started = time.perf_counter()
+    scores = score_trees(
+        model,
+        [[window] for windows in cut for window in windows],
+        batch_tokens=task.batch_tokens,
+        progress=Progress(task.label, sum(map(len, cut)), "windows").update,
+    )
+    seconds = time.perf_counter() - started
+    parts = iter(scores)
+    nats = [-math.fsum(float(next(parts)[0].sum()) for _ in windows) for windows in cut]
+    names = name_origins(document.origin for document in documents)
+    records = [
+        _record(name, document, ids, total, tokenizer)
+        for name, document, ids, total in zip(names, documents, encoded, nats, strict=True)
+    ]
+    return summarize_documents(records, seconds=seconds), records
+
+
+def encode_documents(documents: Sequence[Document], tokenizer: Any) -> list[list[int]]:
+    """Encode documents, each behind the tokenizer's start token where it has one.
+
+    Without one nothing foretells a document's first token, and it is not scored.
+
+    Raises:
+        DataError: A document has nothing to score.
+    """
+    texts = [document.text for document in documents]
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    # Long documents are cut afterwards; the tokenizer would warn of their length.
+    found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    encoded = [[*start, *ids] for ids in found]
+    for document, ids in zip(documents, encoded, strict=True):
+        if len(ids) < 2:
+            raise DataError(
+                f"{document.origin}: this document has no token to score",
+                hint="leave it out: without a start token, the first token is not scored",
+            )
+    return encoded
+
+
+def cut_windows(token_ids: Sequence[int], window: int, overlap: int) -> list[Segment]:
+    """Cut a document into windows in which every token but the first is scored exactly once.
+
+    Args:
+        token_ids: At least two.
+        window: Most tokens in a window.
+        overlap: Tokens that a window repeats as context; below ``window``.
+
+    Returns:
+        Root segments; the repeated tokens have no weight.
+    """
+    windows = []
+    start, scored = 0, 1
+    while scored < len(token_ids):
+        end = min(start + window, len(token_ids))
+        ids = np.array(token_ids[start:end])
+        windows.append(Segment(ids, (np.arange(start, end) >= scored).astype(np.float32)))
+        start, scored = end - overlap, end
+    return windows
+
+
+def _record(
+    name: str, document: Document, token_ids: Sequence[int], nats: float, tokenizer: Any
+) -> DocumentRecord:
+    size = len(document.text.encode())
+    if tokenizer.bos_token_id is None:
+        size -= len(tokenizer.decode(token_ids[:1]).encode())
+    tokens, size = len(token_ids) - 1, max(size, 1)
+    return DocumentRecord(
+        id=name,
+        digest=hashlib.sha256(document.text.encode()).hexdigest(),
+        excerpt=" ".join(document.text[:_EXCERPT_CHARACTERS].split()),
+        tokens=tokens,
+        bytes=size,
+        nats=nats,
+        nats_per_token=nats / tokens,
+        perplexity=math.exp(min(nats / tokens, 709.0)),
+        bits_per_byte=nats / math.log(2) / size,
+    )

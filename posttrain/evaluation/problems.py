@@ -1,0 +1,278 @@
+"""Rows of evaluation files -> problems. Every row must be usable: an evaluation leaves none out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from posttrain.config.data import SourceConfig
+from posttrain.data.prepare import open_rows, read_source
+from posttrain.data.records import Message, Origin, Row, RowError
+from posttrain.errors import DataError
+from posttrain.grading.answers import find_boxes
+
+_LETTERS = "ABCDEFGHIJ"
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The options of a multiple-choice question."""
+
+    passage: str
+    """Empty where there is none."""
+    question: str
+    options: tuple[str, ...]
+    """Without their letters."""
+    right: int
+    """Which option is right, from 0."""
+
+    @property
+    def letters(self) -> str:
+        """One letter for each option, whatever labels the file has."""
+        return _LETTERS[: len(self.options)]
+
+    @property
+    def text(self) -> str:
+        """Passage, question and lettered options."""
+        options = "\n".join(f"{a}. {t}" for a, t in zip(self.letters, self.options, strict=True))
+        return "\n\n".join(part for part in (self.passage, f"{self.question}\n{options}") if part)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a model is asked, and what its answer is graded against."""
+
+    origin: Origin
+    messages: tuple[Message, ...]
+    reference: str
+    """The right answer, to read and to compare."""
+    tools: tuple[dict[str, Any], ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """What sub-scores are made by, such as ``level``."""
+    expected: Any = None
+    """What else grading needs: accepted calls."""
+    choice: Choice | None = None
+
+
+def name_origins(origins: Iterable[Origin]) -> list[str]:
+    """Give every row a name by which two evaluations of one file are paired.
+
+    The file's name without its folder, so that the same problems pair up on any machine, and the
+    line; rows that share a line, as in a JSON array, are numbered.
+    """
+    names: list[str] = []
+    seen: Counter[str] = Counter()
+    for origin in origins:
+        name = f"{Path(origin.file).name}:{origin.line}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
+
+
+def read_gsm8k(source: SourceConfig) -> list[Problem]:
+    """Read word problems in any format that states a reference answer.
+
+    Raises:
+        DataError: Names the first row that is unusable or has no reference.
+    """
+    problems = []
+    for origin, chat, _ in _read_chats(source):
+        if chat.reference is None:
+            raise DataError(
+                f"{origin}: no reference answer to grade against",
+                hint="the task gsm8k needs rows in the gsm8k format",
+            )
+        problems.append(Problem(origin, chat.prompt, chat.reference))
+    return problems
+
+
+def read_math(source: SourceConfig) -> list[Problem]:
+    r"""Read rows {problem, solution or answer, level, subject or type}.
+
+    The reference is the last balanced ``\boxed{}`` of the solution, else the answer.
+
+    Raises:
+        DataError: Names the first row that is unusable.
+    """
+    return _convert(source, _read_math_row)
+
+
+def _read_math_row(origin: Origin, row: Row) -> Problem:
+    problem = row.get("problem", row.get("question"))
+    if not isinstance(problem, str) or not problem.strip():
+        raise RowError("no `problem`")
+    boxes = find_boxes(str(row.get("solution") or ""))
+    answer = row.get("answer")
+    reference = boxes[-1][2] if boxes else "" if answer is None else str(answer).strip()
+    if not reference:
+        raise RowError("no reference answer", "neither a box in `solution` nor `answer`")
+    names = (("level", "level"), ("subject", "subject"), ("type", "subject"))
+    groups = {name: str(row[key]) for key, name in names if row.get(key) not in (None, "")}
+    prompt: Message = {"role": "user", "content": problem.strip()}
+    return Problem(origin, (prompt,), reference, groups=groups)
+
+
+def read_choices(source: SourceConfig) -> list[Problem]:
+    """Read multiple-choice rows: AGIEval, ARC, our own sample rows, or {question, options, answer}.
+
+    Raises:
+        DataError: Names the first row that is unusable.
+    """
+    return _convert(source, _read_choice_row)
+
+
+def _read_choice_row(origin: Origin, row: Row) -> Problem:
+    stem: Any = row.get("question", row.get("stem"))
+    listed: Any = None
+    if isinstance(stem, dict):  # ARC
+        stem, listed = stem.get("stem"), stem.get("choices")
+    names = ("options", "choices", "answer_options")
+    listed = listed or next((row[name] for name in names if row.get(name)), None)
+    if not isinstance(stem, str) or not stem.strip():
+        raise RowError("no `question`")
+    labels, options = _read_options(listed)
+    if not 2 <= len(options) <= len(_LETTERS):
+        raise RowError(f"{len(options)} options", f"2 to {len(_LETTERS)} are needed")
+    answer = next((row[n] for n in ("answerKey", "label", "answer") if row.get(n) is not None), "")
+    choice = Choice(
+        str(row.get("passage") or row.get("stimulus") or "").strip(),
+        stem.strip(),
+        options,
+        _find_right(answer, labels, options),
+    )
+    keys = ("subject", "standard", "skill", "difficulty", "grade")
+    groups = {k: str(row[k]) for k in keys if isinstance(row.get(k), str | int) and row[k] != ""}
+    prompt: Message = {"role": "user", "content": choice.text}
+    letter = choice.letters[choice.right]
+    return Problem(origin, (prompt,), letter, groups=groups, choice=choice)
+
+
+def _read_options(listed: Any) -> tuple[list[str], tuple[str, ...]]:
+    """Labels and texts of options in any of their shapes."""
+    if isinstance(listed, dict) and isinstance(listed.get("text"), list):  # ARC, by columns
+        texts, labels = listed["text"], listed.get("label") or _LETTERS
+        pairs = list(zip(map(str, labels), texts, strict=False))
+    elif isinstance(listed, dict):
+        pairs = [(str(key), text) for key, text in listed.items()]
+    elif isinstance(listed, list):
+        pairs = []
+        for letter, item in zip(_LETTERS, listed, strict=False):
+            if isinstance(item, dict):
+                label = item.get("label", item.get("key", letter))
+                pairs.append((str(label), item.get("text")))
+            else:
+                pairs.append((letter, _without_label(item, letter)))
+    else:
+        raise RowError("no `options`")
+    if any(not isinstance(text, str) or not text.strip() for _, text in pairs):
+        raise RowError("an option is not text")
+    if isinstance(listed, list) and len(listed) > len(pairs):
+        raise RowError(f"{len(listed)} options", f"at most {len(_LETTERS)} are read")
+    return [label.strip() for label, _ in pairs], tuple(str(text).strip() for _, text in pairs)
+
+
+def _without_label(item: Any, letter: str) -> Any:
+    """Take the letter off an option such as "(A)text", as AGIEval writes it."""
+    if not isinstance(item, str):
+        return item
+    marks = (f"({letter})", f"{letter}.", f"{letter})")
+    found = next((mark for mark in marks if item.lstrip().startswith(mark)), "")
+    return item.lstrip().removeprefix(found)
+
+
+def _find_right(answer: Any, labels: list[str], options: tuple[str, ...]) -> int:
+    """Place of the right option, named by its label, by its place from 0, or by its text."""
+    if isinstance(answer, int) and not isinstance(answer, bool) and str(answer) not in labels:
+        if 0 <= answer < len(options):
+            return answer
+        raise RowError("the answer names no option", str(answer))
+    text = str(answer).strip()
+    bare = text.strip("()").rstrip(".")
+    for known, wanted in ((labels, bare), (list(options), text)):
+        if known.count(wanted) == 1:
+            return known.index(wanted)
+    if len(bare) == 1 and bare in _LETTERS[: len(options)]:
+        return _LETTERS.index(bare)
+    raise RowError("the answer names no option", text[:40])
+
+
+def read_tool_problems(source: SourceConfig) -> list[Problem]:
+    """Read conversations with tools whose last calling turn is the reference.
+
+    In a conversation without calls, the right answer is to call nothing. A field ``ground_truth``
+    or ``possible_answer`` lists accepted values, as in BFCL.
+
+    Raises:
+        DataError: Names the first row that is unusable.
+    """
+    problems = []
+    for origin, chat, row in _read_chats(source):
+        turns = [i for i, m in enumerate(chat.messages) if m["role"] == "assistant"]
+        calling = [i for i in turns if chat.messages[i].get("tool_calls")]
+        if not turns or not chat.tools:
+            raise DataError(
+                f"{origin}: no {'tools' if turns else 'assistant turn to compare with'}",
+                hint="the task tool_calls needs conversations with `tools`",
+            )
+        turn = calling[-1] if calling else turns[-1]
+        calls = [call["function"] for call in chat.messages[turn].get("tool_calls", ())]
+        possible = row.get("ground_truth") or row.get("possible_answer")
+        if possible is not None and not _is_possible(possible):
+            raise DataError(
+                f"{origin}: `ground_truth` is not a list of {{function: {{argument: [values]}}}}",
+                hint="write accepted values as BFCL does",
+            )
+        reference = "\n".join(f"{c['name']}({_show(c.get('arguments'))})" for c in calls)
+        expected = {"calls": calls, "possible": possible}
+        problems.append(
+            Problem(origin, chat.messages[:turn], reference, chat.tools, expected=expected)
+        )
+    return problems
+
+
+def _is_possible(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(call, dict)
+        and all(
+            isinstance(arguments, dict) and all(isinstance(v, list) for v in arguments.values())
+            for arguments in call.values()
+        )
+        for call in value
+    )
+
+
+def _show(arguments: Any) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in (arguments or {}).items())
+
+
+def _read_chats(source: SourceConfig) -> Iterator[tuple[Origin, Any, Row]]:
+    """Yield origin, conversation and row; the first reject stops the evaluation."""
+    found = read_source(source)
+    if found.rejects:
+        first = found.rejects[0]
+        raise _unusable(first.origin, first.reason, first.detail, len(found.rejects))
+    for record, (_, row) in zip(found.records, open_rows(source), strict=True):
+        yield record.origin, record.content, row
+
+
+def _convert(source: SourceConfig, convert: Callable[[Origin, Row], _Item]) -> list[_Item]:
+    items, rejects = [], []
+    for origin, row in open_rows(source):
+        try:
+            items.append(convert(origin, row))
+        except RowError as error:
+            rejects.append((origin, error.reason, error.detail))
+    if rejects:
+        raise _unusable(*rejects[0], len(rejects))
+    return items
+
+
+def _unusable(origin: Origin, reason: str, detail: str, count: int) -> DataError:
+    return DataError(
+        f"{origin}: {reason} {detail}".rstrip() + f"; {count} problems are unusable",
+        hint="mend them: an evaluation leaves nothing out",
+    )

@@ -1,0 +1,165 @@
+"""The tasks: what each one reads, asks of a model, and leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain.config.evaluation import (
+    AnswerTask,
+    BaseTask,
+    ItemsTask,
+    McqTask,
+    ModelNeed,
+    PerplexityTask,
+)
+from posttrain.config.model import ModelConfig
+from posttrain.evaluation.answers import ask, encode_problems, open_grader, run_answers
+from posttrain.evaluation.choice import build_trees, run_likelihood
+from posttrain.evaluation.export import write_evaluation
+from posttrain.evaluation.items import check_items, describe_items, evaluate_items
+from posttrain.evaluation.perplexity import encode_documents, read_documents, run_perplexity
+from posttrain.evaluation.problems import (
+    Problem,
+    read_choices,
+    read_gsm8k,
+    read_math,
+    read_tool_problems,
+)
+from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.load import load_model
+from posttrain.models.packed import check_packable, prepare_packed
+
+_READERS = {
+    "gsm8k": read_gsm8k,
+    "math": read_math,
+    "mcq": read_choices,
+    "tool_calls": read_tool_problems,
+}
+
+
+def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device: str) -> Any:
+    """Load a model for the tasks that need the same of it.
+
+    Args:
+        config: The model.
+        need: ``generate``: with transformers' own attention and its cache; ``score``: with our
+            packed attention; ``nothing``: not at all.
+        dtype: Of the weights.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The model on the device, in evaluation mode.
+
+    Raises:
+        CheckpointError: It cannot be read.
+        ConfigError: ``score``, and the architecture cannot be packed.
+    """
+    if need == "nothing":
+        return None
+    if need == "generate":
+        return load_model(config, attention="sdpa", dtype=dtype).to(device)
+    register_attention()
+    attention, _ = choose_attention(config.attention, device)
+
+    def prepare(model: Any) -> None:
+        check_packable(model.config)
+        prepare_packed(model)
+
+    return load_model(config, attention=f"posttrain_{attention}", dtype=dtype, prepare=prepare).to(
+        device
+    )
+
+
+def check_task(task: BaseTask, tokenizer: Any) -> None:
+    """Read and encode everything of a task, before anything is begun.
+
+    Args:
+        task: With its data's path settled.
+        tokenizer: The model's.
+
+    Raises:
+        DataError: A problem is unusable.
+        ConfigError: The tokenizer lacks a chat template that the task needs.
+        MissingExtraError: The task needs a package that is not installed.
+    """
+    if isinstance(task, PerplexityTask):
+        encode_documents(read_documents(task), tokenizer)
+        return
+    if isinstance(task, ItemsTask):
+        check_items(task)
+        return
+    problems = read_problems(task)
+    if isinstance(task, McqTask) and task.method == "likelihood":
+        build_trees(task, problems, tokenizer)
+    elif isinstance(task, AnswerTask):
+        encode_problems(problems, [ask(task, problem) for problem in problems], tokenizer)
+        with open_grader(task):
+            pass
+
+
+def read_problems(task: BaseTask) -> Sequence[Problem]:
+    """Read the problems of a task that has right answers.
+
+    Raises:
+        DataError: A row is unusable.
+    """
+    return _READERS[task.kind](task.data)
+
+
+def run_task(
+    task: BaseTask, model: Any, tokenizer: Any, folder: Path, *, model_name: str
+) -> dict[str, Any]:
+    """Measure a model on a task.
+
+    Args:
+        task: With its data's path settled.
+        model: Loaded by ``load_task_model`` for what the task needs.
+        tokenizer: Its tokenizer.
+        folder: For records and results; see ``evaluation.export``.
+        model_name: For the results.
+
+    Returns:
+        The contents of ``results.json``: ``metric``, ``value``, ``interval`` (None where there is
+        none) and ``higher_is_better`` for every task, and what is special to it.
+
+    Raises:
+        DataError: A problem is unusable.
+    """
+    records: Sequence[Any]
+    about = {
+        "task": task.kind,
+        "name": task.label,
+        "model": model_name,
+        "data": str(task.data.path),
+        "settings": task.model_dump(mode="json", exclude={"task", "name", "data"}),
+    }
+    if isinstance(task, ItemsTask):
+        assert task.data.path is not None
+        return evaluate_items(task, task.data.path, folder, limit=task.data.limit, about=about)
+    if isinstance(task, PerplexityTask):
+        summary, records = run_perplexity(task, read_documents(task), model, tokenizer)
+    elif isinstance(task, McqTask) and task.method == "likelihood":
+        summary, records = run_likelihood(task, read_problems(task), model, tokenizer)
+    else:
+        assert isinstance(task, AnswerTask)
+        summary, records = run_answers(task, read_problems(task), model, tokenizer)
+    results = {**about, **summary}
+    write_evaluation(folder, results, records)
+    return results
+
+
+def describe_score(results: dict[str, Any]) -> str:
+    """Say a result in a few words, for the log."""
+    interval = results["interval"]
+    if results["task"] == "items":
+        return describe_items(results)
+    if results["metric"] == "accuracy":
+        low, high = interval
+        return (
+            f"{results['accuracy']:.1%} right ({results['correct']} of {results['problems']}, "
+            f"95 % interval {low:.1%} to {high:.1%})"
+        )
+    shown = f", 95 % interval {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
+    return f"{results['metric']} {results['value']:.4g} ({results['problems']} documents{shown})"

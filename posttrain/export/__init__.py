@@ -1,0 +1,1 @@
+"""Models on their way out: merged, quantized, compared with what they were made from."""

@@ -1,0 +1,45 @@
+"""Find the letter that a model has chosen, by strict patterns: a stray capital is no choice."""
+
+from __future__ import annotations
+
+import re
+
+from posttrain.grading.answers import FoundAnswer, find_boxes
+
+_DECORATION = r"[\s*_`\"'“”]*"
+# "The answer is A dog" chooses nothing.
+_NO_ARTICLE = r"(?!(?<=\sA)\s+(?!because|since|as|and|for|which|with)[a-z])"
+
+
+def find_letter(completion: str, letters: str) -> FoundAnswer:
+    r"""Find the chosen letter.
+
+    Args:
+        completion: What the model wrote.
+        letters: The letters of the options, such as ``ABCD``.
+
+    Returns:
+        The letter with its parse status. ``letter``: it is the whole text; ``boxed``: in the last
+        ``\boxed{}``; ``stated``: behind the last "answer is", "Answer:" or the like; ``leading``:
+        the text starts with the letter as a label, as in "B. The wind"; ``none``: no letter.
+    """
+    one = f"[{re.escape(letters)}]"
+    label = rf"\(?(?P<letter>{one})(?![A-Za-z0-9'’])"
+    text = completion.strip()
+    if found := re.fullmatch(rf"{_DECORATION}{label}{_DECORATION}[).:]*{_DECORATION}", text):
+        return FoundAnswer(found["letter"], "letter")
+    if boxes := find_boxes(text):
+        content = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", boxes[-1][2])
+        found = re.match(rf"\s*{label}", content)
+        return FoundAnswer(found["letter"], "boxed") if found else FoundAnswer(None, "none")
+    stated = re.compile(
+        r"(?i:(?:answer|choice|option)\b[^.\n]{0,30}?\s(?:is|would be)\s*:?|answer\s*[:：]|"
+        rf"答案(?:是|为|选|[:：])|选)(?i:\s*(?:option|choice))?{_DECORATION}{label}{_NO_ARTICLE}"
+    )
+    if matches := list(stated.finditer(text)):
+        return FoundAnswer(matches[-1]["letter"], "stated")
+    if found := re.match(
+        rf"{_DECORATION}\(?(?P<letter>{one})\)?{_DECORATION}(?:[.):]|$)", text, re.M
+    ):
+        return FoundAnswer(found["letter"], "leading")
+    return FoundAnswer(None, "none")

@@ -1,0 +1,134 @@
+"""Teach an encoder of transformers to score its masked tokens only, leaving its code alone.
+
+Two wrappers do it, as in ``packed``: around the layers, of whose hidden states only those at the
+scored positions go on to the head, and around the output layer, which returns log-probability,
+entropy and top-1 correctness instead of logits.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posttrain.errors import ConfigError
+from posttrain.layout import SegmentTable
+from posttrain.models.head import score_tokens
+from posttrain.models.packed import TokenScores
+
+# Architectures whose attention asks our back end and passes the segments on, and whose positions
+# count from 0. Tests compare packed with one by one for each.
+_PACKABLE = ("bert", "modernbert")
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether transformers has the architecture as an encoder with a masked language head."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+
+
+def can_pack_encoder(config: Any) -> bool:
+    """Whether texts of an encoder can lie side by side in one call."""
+    return config.model_type in _PACKABLE
+
+
+def check_encoder(config: Any, tokenizer: Any, name: str) -> None:
+    """Refuse what masked language modelling cannot be done with.
+
+    Args:
+        config: The model's transformers config.
+        tokenizer: Its tokenizer.
+        name: What the user calls the model.
+
+    Raises:
+        ConfigError: The model is no encoder, or the tokenizer has no mask token.
+    """
+    if not is_encoder(config):
+        raise ConfigError(
+            f"model {name}: {config.model_type} is no encoder with a masked language head",
+            hint="use `stage: pretrain` for it, or an encoder such as answerdotai/ModernBERT-base",
+        )
+    if tokenizer.mask_token_id is None:
+        raise ConfigError(
+            f"model {name}: its tokenizer has no mask token",
+            hint="set mask_token in its tokenizer_config.json",
+        )
+
+
+def prepare_masked(model: Any) -> None:
+    """Install the two wrappers on a ``...ForMaskedLM`` (before adapters are added around it).
+
+    Raises:
+        ConfigError: The model has no output layer of its own to score with.
+    """
+    layers, head = model.base_model, model.get_output_embeddings()
+    if head is None or layers is model:
+        raise ConfigError(
+            f"{type(model).__name__} has no output layer that can be asked for single tokens",
+            hint="choose BERT, ModernBERT or their like",
+        )
+    request: dict[str, Tensor] = {}
+    model_forward, layers_forward, head_forward = model.forward, layers.forward, head.forward
+
+    @functools.wraps(model_forward)
+    def take_request(*args: Any, **kwargs: Any) -> Any:
+        request.clear()  # of a call that failed on its way to the head
+        for name in ("score_positions", "score_targets"):
+            if name in kwargs:
+                request[name] = kwargs.pop(name)
+        return model_forward(*args, **kwargs)
+
+    @functools.wraps(layers_forward)
+    def keep_scored(*args: Any, **kwargs: Any) -> Any:
+        output = layers_forward(*args, **kwargs)
+        if (positions_N := request.pop("score_positions", None)) is not None:
+            output.last_hidden_state = output.last_hidden_state[:, positions_N]
+        return output
+
+    def score(self: Any, hidden: Tensor) -> Tensor:
+        if (targets_N := request.pop("score_targets", None)) is None:
+            return head_forward(hidden)
+        bias = getattr(self, "bias", None)
+        return torch.stack(score_tokens(hidden[0], self.weight, bias, targets_N), dim=-1)[None]
+
+    model.forward, layers.forward = take_request, keep_scored
+    head.forward = MethodType(score, head)
+
+
+def score_masked(model: nn.Module, batch: dict[str, Any], *, packed: bool) -> TokenScores:
+    """Score the masked tokens of a batch.
+
+    Args:
+        model: Prepared by ``prepare_masked``, possibly wrapped for adapters or several processes.
+        batch: As ``layout.build_batch`` makes it, as tensors; ``score_positions`` are those of the
+            masked tokens themselves.
+        packed: All texts in one call; else each in one of its own.
+
+    Returns:
+        Scores of the batch's N scored tokens.
+    """
+    table: SegmentTable = batch["segments"]
+    if packed:
+        scores_N3 = model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            segments=table,
+            score_positions=batch["score_positions"],
+            score_targets=batch["score_targets"],
+        ).logits[0]
+        return TokenScores(*scores_N3.unbind(-1))
+    parts = []
+    for number, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
+        own = batch["score_segments"] == number
+        if own.any():
+            inputs = {
+                "input_ids": batch["input_ids"][:, start : start + length],
+                "score_positions": batch["score_positions"][own] - start,
+                "score_targets": batch["score_targets"][own],
+            }
+            parts.append(model(**inputs).logits[0])
+    return TokenScores(*torch.cat(parts).unbind(-1))

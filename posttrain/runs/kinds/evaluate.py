@@ -1,0 +1,70 @@
+"""Stage ``evaluate``: a model on every task, and against an earlier evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from posttrain.config.evaluation import EvaluateStage, ItemsTask
+from posttrain.files import write_json
+from posttrain.logs import say
+from posttrain.runs.kinds.kind import Kind, StageContext
+from posttrain.runs.progress import Progress
+
+
+def _check(stage: EvaluateStage, progress: Progress) -> None:
+    from posttrain.evaluation.tasks import check_task
+    from posttrain.models.load import load_model_config, load_tokenizer
+
+    model = progress.model_for(stage)
+    tokenizer = load_tokenizer(model)
+    for task in stage.tasks:
+        check_task(task, tokenizer)
+    if not (Path(model.path) / "adapter_config.json").is_file():
+        load_model_config(model)
+
+
+def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
+    """Measure a model on every task of the stage, and compare with an earlier stage."""
+    from posttrain.evaluation.export import write_results
+    from posttrain.evaluation.results import compare_records, load_records
+    from posttrain.evaluation.tasks import describe_score, load_task_model, run_task
+    from posttrain.models.load import load_tokenizer
+
+    progress, folder = context.progress, context.folder
+    config = progress.model_for(stage)
+    tokenizer = load_tokenizer(config)
+    dtype = "bfloat16" if context.compute.precision == "bf16" else "float32"
+    parent = progress.parent_of(stage)
+    digest = progress.models[parent].digest if parent else config.path
+    write_json(folder / "lineage.json", {"model": config.path, "model_digest": digest})
+    scores, model, loaded = {}, None, ""
+    # Tasks that ask the same of the model stand together, so that it is loaded once for each.
+    for task in sorted(stage.tasks, key=lambda task: task.needs):
+        if loaded != task.needs:
+            model = None  # before the next one is loaded
+            model = load_task_model(config, task.needs, dtype=dtype, device=context.compute.device)
+            loaded = task.needs
+        place = folder / task.label
+        results = run_task(task, model, tokenizer, place, model_name=config.path)
+        if stage.compare_to:
+            other = progress.evaluations[stage.compare_to][0] / task.label
+            comparison = compare_records(load_records(place), load_records(other))
+            results["comparison"] = {"other": stage.compare_to, **comparison}
+            write_results(place, results)
+        say(f"{stage.name}: {task.label}: {describe_score(results)}")
+        scores[task.label] = results["value"]
+    return {"summary": scores}
+
+
+def _outputs(stage: EvaluateStage, folder: Path) -> list[Path]:
+    from posttrain.evaluation.items import asks_judge
+
+    names = ("records.jsonl", "results.json")
+    needed = [folder / task.label / name for task in stage.tasks for name in names]
+    # A stage that was finished without the judge's key is run again once there is one.
+    judged = [t for t in stage.tasks if isinstance(t, ItemsTask) and asks_judge(t)]
+    return needed + [folder / task.label / "inceptbench.jsonl" for task in judged]
+
+
+EVALUATE = Kind(_run, _outputs, check=_check, makes="evaluation")

@@ -1,0 +1,142 @@
+"""The training stages: pretrain, mlm, sft, reward, dpo, grpo, ppo."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from posttrain.config.train import AnyTrainingStage, FixedDataStage
+from posttrain.errors import ConfigError
+from posttrain.files import load_json, write_json
+from posttrain.logs import log_file, say
+from posttrain.runs.kinds.kind import Kind, StageContext
+from posttrain.runs.progress import Progress
+from posttrain.runtime import describe_environment, is_main_process
+
+# Kind of stage -> (module, function); torch is imported when one is run.
+_TRAINERS = {
+    "pretrain": ("posttrain.training.pretrain", "train_pretrain"),
+    "mlm": ("posttrain.training.mlm", "train_mlm"),
+    "sft": ("posttrain.training.sft", "train_sft"),
+    "reward": ("posttrain.training.reward", "train_reward"),
+    "dpo": ("posttrain.training.preference", "train_dpo"),
+    "grpo": ("posttrain.training.online", "train_online"),
+    "ppo": ("posttrain.training.online", "train_online"),
+}
+
+
+def _check(stage: AnyTrainingStage, progress: Progress) -> None:
+    from posttrain.data.prepare import prepare_data
+    from posttrain.models.load import find_model, is_adapter, load_model_config, load_tokenizer
+    from posttrain.models.masked import check_encoder, is_encoder
+    from posttrain.training.batches import build_schedule
+
+    model = progress.model_for(stage)
+    if getattr(stage, "engine", "local") == "verl":
+        from posttrain.training.verl import check_verl
+
+        check_verl(progress.recipe.model_copy(update={"model": model}), stage)
+    tokenizer = load_tokenizer(model)
+    config = None if is_adapter(find_model(model.path)) else load_model_config(model)
+    if stage.stage == "mlm":
+        check_encoder(config or load_model_config(model), tokenizer, model.path)
+    elif config is not None and is_encoder(config):
+        raise ConfigError(
+            f"model {model.path}: {config.model_type} is an encoder and writes no text",
+            hint="use `stage: mlm` for it",
+        )
+    data = prepare_data(stage.data, tokenizer)
+    if data.reused:
+        say(f"data: taken from the cache ({data.folder})")
+    if isinstance(stage, FixedDataStage):
+        for part in (data.train, data.validation):
+            if len(part):
+                build_schedule(part, stage, seed=progress.recipe.seed)
+
+
+def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
+    """Train, and write the lineage of the model."""
+    from posttrain.training.stage import TrainingJob
+
+    progress, folder = context.progress, context.folder
+    start = progress.model_for(stage)
+    recipe = progress.recipe.model_copy(update={"model": start})
+    if is_main_process():
+        write_json(folder / "environment.json", describe_environment(context.compute))
+    stage = settle_reward_model(stage, progress)
+    job = TrainingJob(recipe, stage, folder, context.compute, context.command)
+    if getattr(stage, "engine", "local") == "verl":
+        from posttrain.training.verl import export_verl
+
+        return {"summary": export_verl(job)}
+    module, function = _TRAINERS[stage.stage]
+    train = getattr(importlib.import_module(module), function)
+    with log_file(folder / "train.log") if is_main_process() else contextlib.nullcontext():
+        summary = asdict(train(job))
+    if not is_main_process():
+        return {}
+    summary |= summary.pop("validation")
+    report = load_json(folder / "data" / "report.json")
+    if "validation_pair_accuracy" in summary:
+        _judge_pairs(folder, summary, report["examples"]["validation"])
+    parent = progress.parent_of(stage)
+    write_json(
+        folder / "lineage.json",
+        {
+            "stage": stage.model_dump(mode="json"),
+            "tuning": recipe.tuning,
+            "parent_model": start.path,
+            "parent_digest": progress.models[parent].digest if parent else start.path,
+            "data_digest": report["digest"],
+            "data_files": [source["path"] for source in report["sources"]],
+            "seed": recipe.seed,
+            "weights": load_json(job.final / "MANIFEST.json")["files"],
+            "environment": describe_environment(context.compute),
+        },
+    )
+    return {"summary": summary, "model": "final"}
+
+
+def settle_reward_model(stage: Any, progress: Progress) -> Any:
+    """Put the folder of a reward stage in the place of its name."""
+    rewards = getattr(stage, "rewards", None)
+    if rewards is None or rewards.model_from is None:
+        return stage
+    place = str(progress.made_by(rewards.model_from, stage).path)
+    settled = rewards.model_copy(update={"model": place, "model_from": None})
+    return stage.model_copy(update={"rewards": settled})
+
+
+def _judge_pairs(folder: Path, summary: dict[str, Any], pairs: int) -> None:
+    """Write how often the better of two held-out answers was told from the worse."""
+    from posttrain.evaluation.statistics import wilson_interval
+
+    correct = round(summary["validation_pair_accuracy"] * pairs)
+    low, high = wilson_interval(correct, pairs)
+    say(
+        f"held-out pairs: {correct:,} of {pairs:,} in the right order ({correct / pairs:.1%}, "
+        f"95 % interval {low:.1%} to {high:.1%})"
+    )
+    summary["validation_pair_accuracy_interval"] = [low, high]
+    write_json(
+        folder / "results.json",
+        {
+            "metric": "pair_accuracy",
+            "problems": pairs,
+            "correct": correct,
+            "accuracy": correct / pairs,
+            "interval": [low, high],
+        },
+    )
+
+
+def _outputs(stage: AnyTrainingStage, folder: Path) -> list[Path]:
+    if getattr(stage, "engine", "local") == "verl":
+        return [folder / "verl" / "overrides.txt"]
+    return [folder / "final" / "MANIFEST.json"]
+
+
+TRAINING = {kind: Kind(_run, _outputs, check=_check, makes="model") for kind in _TRAINERS}

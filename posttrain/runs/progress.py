@@ -1,0 +1,211 @@
+"""What the stages of a run have made so far, and what a stage's result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from posttrain import __version__
+from posttrain.config.data import SourceConfig
+from posttrain.config.model import ModelConfig
+from posttrain.config.recipe import (
+    CHAIN_STAGES,
+    Recipe,
+    Stage,
+    named_parent,
+    replace_sources,
+    stage_sources,
+)
+from posttrain.data.readers import check_file
+from posttrain.errors import ConfigError
+from posttrain.files import digest_file, digest_json
+from posttrain.runtime import find_package_versions
+
+
+@dataclass(frozen=True)
+class MadeModel:
+    """The model of a finished stage."""
+
+    path: Path
+    digest: str
+    """Of the stage that made it."""
+    tokenizer: str | None = None
+    """Where its tokenizer is, where it is not the recipe's."""
+
+
+@dataclass
+class Progress:
+    """What the stages so far have made, for those that follow."""
+
+    recipe: Recipe
+    folder: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    """Stage -> file of rows that it has made."""
+    models: dict[str, MadeModel] = field(default_factory=dict)
+    """Stage -> its model; in order."""
+    pending: list[str] = field(default_factory=list)
+    """Stages with a model or file that have not been run; no later stage can take up from them."""
+    evaluations: dict[str, tuple[Path, str]] = field(default_factory=dict)
+    """Evaluate stage -> its folder, its digest."""
+
+    @cached_property
+    def model_basis(self) -> dict[str, Any]:
+        """What the recipe's own model is: settings, and the bytes of local files."""
+        basis = self.recipe.model.model_dump(mode="json")
+        for key in ("path", "tokenizer", "chat_template"):
+            basis[key] = digest_place(basis[key])
+        return basis
+
+    def model_for(self, stage: Stage) -> ModelConfig:
+        """Find the model a stage starts from, with the tokenizer that belongs to it.
+
+        The tokenizer and template stay those of the recipe's model through all stages, unless a
+        stage has made another tokenizer.
+
+        Raises:
+            ConfigError: The stage that makes it has not been run.
+        """
+        model = self.recipe.model
+        parent = self.parent_of(stage)
+        if parent is None:
+            return model
+        made = self.made_by(parent, stage)
+        tokenizer = made.tokenizer or model.tokenizer or model.path
+        return model.model_copy(update={"path": str(made.path), "tokenizer": tokenizer})
+
+    def made_by(self, name: str, stage: Stage) -> MadeModel:
+        """Return the model of an earlier stage.
+
+        Raises:
+            ConfigError: That stage has not been run.
+        """
+        if name in self.pending or name not in self.models:
+            raise ConfigError(
+                f"stage `{stage.name}` needs the model of `{name}`, which has not been made",
+                hint="run `posttrain train` or `posttrain run` with this recipe first",
+            )
+        return self.models[name]
+
+    def parent_of(self, stage: Stage) -> str | None:
+        """Find the stage whose model a stage takes up; None for the recipe's own model."""
+        wanted = named_parent(stage)
+        if wanted == "base":
+            return None
+        kinds = {s.name: s.stage for s in self.recipe.stages}
+        earlier = [
+            s.name
+            for s in self.recipe.stages
+            if (s.name in self.models or s.name in self.pending)
+            and kinds[s.name] in CHAIN_STAGES
+            and s.name != stage.name
+        ]
+        return wanted or (earlier[-1] if earlier else None)
+
+    def needs_pending(self, stage: Stage) -> str | None:
+        """Name a stage that has not been run and whose model or file this one needs."""
+        sources = (source.from_stage for source in stage_sources(stage))
+        needed = (self.parent_of(stage), *sources, *_helpers(stage))
+        return next((name for name in needed if name and name in self.pending), None)
+
+
+def _helpers(stage: Stage) -> Iterator[str]:
+    """Yield the stages that a stage needs besides its parent and its files."""
+    rewards = getattr(stage, "rewards", None)
+    if rewards and rewards.model_from:
+        yield rewards.model_from
+
+
+def digest_place(place: str | None) -> Any:
+    """Digest what a name stands for: the files of a local folder or file, else the name."""
+    if not place or not Path(place).exists():  # a built-in name or a hub id
+        return place
+    path = Path(place)
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    return {f.name: digest_file(f) for f in files if f.is_file()}
+
+
+def settle_sources(stage: Stage, progress: Progress) -> Stage:
+    """Replace every ``from_stage`` by the file that the stage has made.
+
+    Raises:
+        ConfigError: That stage has not been run.
+    """
+
+    def settle(source: SourceConfig) -> SourceConfig:
+        if source.from_stage is None:
+            return source
+        path = progress.files.get(source.from_stage)
+        if path is None:
+            raise ConfigError(
+                f"stage `{stage.name}` needs the rows of `{source.from_stage}`, "
+                "which has not been run",
+                hint="run `posttrain run` with this recipe first",
+            )
+        return source.model_copy(update={"path": path, "from_stage": None})
+
+    return replace_sources(stage, settle)
+
+
+# How often a run speaks and saves changes no weight, and a run that is resumed with another rhythm
+# is the same run.
+_WITHOUT_EFFECT = {"log_every_steps", "save_every_steps", "keep_last"}
+
+
+def stage_digest(stage: Stage, progress: Progress) -> str:
+    """Digest of everything a stage's result depends on: contents of files, not their places.
+
+    Args:
+        stage: With settled sources.
+        progress: What came before.
+
+    Raises:
+        DataError: A source file does not exist.
+    """
+    settings = _without_places(stage.model_dump(mode="json", exclude=_WITHOUT_EFFECT))
+    basis: dict[str, Any] = {"version": __version__, "stage": settings}
+    if stage.stage == "sample-data":
+        return digest_json(basis)
+    recipe = progress.recipe
+    basis["files"] = [_digest_source(source) for source in stage_sources(stage)]
+    basis["model"] = progress.model_basis
+    parent = progress.parent_of(stage)
+    basis["from"] = progress.made_by(parent, stage).digest if parent else "base"
+    basis["compute"] = recipe.compute.model_dump(mode="json")
+    packages = find_package_versions()
+    basis["packages"] = {n: packages.get(n) for n in ("torch", "transformers", "peft")}
+    if stage.stage != "evaluate":  # which takes the most likely token, always
+        basis["seed"] = recipe.seed
+    basis["helpers"] = [progress.made_by(name, stage).digest for name in _helpers(stage)]
+    if hasattr(stage, "learning_rate"):
+        basis["tuning"] = recipe.tuning
+        basis["lora"] = None if recipe.tuning == "full" else recipe.lora.model_dump(mode="json")
+    if compared := getattr(stage, "compare_to", None):
+        basis["compared"] = progress.evaluations.get(compared, ("", ""))[1]
+    return digest_json(basis)
+
+
+def _without_places(value: Any) -> Any:
+    """Drop the paths of sources, wherever they are; their contents are digested instead."""
+    if isinstance(value, dict):
+        return {k: _without_places(v) for k, v in value.items() if k not in ("path", "from_stage")}
+    return [_without_places(item) for item in value] if isinstance(value, list) else value
+
+
+def _digest_source(source: SourceConfig) -> tuple[str, str]:
+    """Name and sha256; the name is part of the problems' ids, and its ending of how it is read."""
+    assert source.path is not None
+    return source.path.name, digest_file(check_file(source.path))
+
+
+def check_sources(stage: Stage) -> None:
+    """Look for every file that a stage will read, before hours are spent on those before it.
+
+    Raises:
+        DataError: A file does not exist or may not be read.
+    """
+    for source in stage_sources(stage):
+        if source.path is not None:
+            check_file(source.path)

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server. Everything here needs the extra `serve`."""

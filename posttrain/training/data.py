@@ -1,0 +1,64 @@
+"""The data of a training stage: prepared, told, and its accounts put beside the model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from posttrain.data.prepare import PreparedData, prepare_data
+from posttrain.files import publish_folder
+from posttrain.logs import say
+from posttrain.runtime import is_main_process
+from posttrain.training.stage import TrainingJob
+
+
+def load_data(job: TrainingJob, tokenizer: object) -> PreparedData:
+    """Prepare a stage's data or take it from the cache; every process may ask at once."""
+    data = prepare_data(job.stage.data, tokenizer)
+    describe_data(data)
+    if is_main_process():
+        _copy_data_report(data, job.folder / "data")
+    return data
+
+
+def describe_data(data: PreparedData) -> None:
+    """Say what became of every row, and what the mask audit found."""
+    report = data.report
+    for source in report["sources"]:
+        say(
+            f"data: {source['path']}: {source['rows']:,} rows, {source['format']}"
+            f" ({source['evidence']})"
+        )
+    rejected = sum(report["rejects"].values())
+    say(
+        f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
+        f"{report['examples']['validation']:,} validation + {report['test_rows']:,} test + "
+        f"{rejected:,} not used"
+    )
+    for reason, count in report["rejects"].items():
+        say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
+    if contamination := report["contamination"]:
+        say(
+            f"contamination: {contamination['matched_rows']:,} of "
+            f"{contamination['training_rows']:,} training rows are among "
+            f"{contamination['evaluation_problems']:,} evaluation problems"
+            + (f": {_ACTIONS[contamination['action']]}" if contamination["matched_rows"] else "")
+        )
+    say(
+        f"data: {report['tokens']:,} tokens, {report['trained_tokens']:,} of them trained "
+        f"({report['trained_tokens'] / report['tokens']:.0%})"
+    )
+    for check in report["audit"]:
+        say(
+            f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
+            f"{check['checked']:,} pass"
+        )
+
+
+_ACTIONS = {"drop": "dropped", "report": "kept, as the recipe says"}
+
+
+def _copy_data_report(data: PreparedData, folder: Path) -> None:
+    with publish_folder(folder) as building:
+        for name in ("report.json", "rejects.jsonl", "test.jsonl"):
+            shutil.copyfile(data.folder / name, building / name)

@@ -1,0 +1,214 @@
+"""Run a trainer from where it stands to the end: what every training method shares."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from posttrain.checkpoints import MANIFEST, FoundCheckpoint, find_checkpoint, write_manifest
+from posttrain.errors import CheckpointError, InterruptedRunError
+from posttrain.files import load_json, load_jsonl, publish_folder
+from posttrain.logs import say
+from posttrain.runtime import is_main_process, world_size
+from posttrain.tracking import open_recorder
+from posttrain.training.arguments import build_arguments
+from posttrain.training.guards import WeightWatch, check_trainable
+from posttrain.training.interrupt import catch_stop_signals
+from posttrain.training.objective import Objective
+from posttrain.training.processes import build_deepspeed, shared_folder
+from posttrain.training.stage import TrainingJob, TrainingSummary
+from posttrain.training.trainer import PackedTrainer
+
+
+class Schedule(Protocol):
+    """What a stage will do, counted in optimizer steps."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole stage."""
+
+    def done(self, steps: int) -> tuple[int, int, float]:
+        """Tokens, tokens with loss, and passes over the data after a number of steps."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is special to a method and its data."""
+
+    objective: Objective
+    dataset: Any
+    """Items of ``PackedTrainer.train_dataset``, in order."""
+    schedule: Schedule
+    validation: Any
+    """What to measure on, or None."""
+    description: str
+    """Of the schedule, for the terminal."""
+    save_every_steps: int
+
+
+def fit(
+    job: TrainingJob,
+    model: Any,
+    tokenizer: Any,
+    course: Course,
+    trainer_class: type[PackedTrainer] = PackedTrainer,
+) -> TrainingSummary:
+    """Train, or go on training, and write the final model.
+
+    Args:
+        job: The stage.
+        model: Before its first step; a checkpoint's weights are loaded into it.
+        tokenizer: Its tokenizer.
+        course: What to do.
+        trainer_class: The trainer.
+
+    Returns:
+        Figures of the run.
+
+    Raises:
+        PosttrainError: Any of its kinds; an interruption after saving is one.
+    """
+    steps = course.schedule.steps
+    parameters = check_trainable(model)
+    found = find_checkpoint(job.checkpoints)
+    _say_start(job, course, parameters, found)
+    watch = WeightWatch(model)
+    _check_processes(job, found)
+    with _open_recorder(job, found.step) as recorder, catch_stop_signals() as stop:
+        trainer = trainer_class(
+            model=model,
+            args=build_arguments(
+                job.stage,
+                folder=job.folder,
+                compute=job.compute,
+                steps=steps,
+                seed=job.recipe.seed,
+                save_steps=course.save_every_steps,
+                watched=trainer_class.watched if course.validation is not None else None,
+                deepspeed=build_deepspeed(job.recipe.parallel),
+            ),
+            objective=course.objective,
+            dataset=course.dataset,
+            schedule=course.schedule,
+            validation=course.validation,
+            checkpoints=job.checkpoints,
+            keep_last=job.stage.keep_last,
+            recorder=recorder,
+            stop=stop,
+            tokenizer=tokenizer,
+        )
+        trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
+    if stop or trainer.state.global_step < steps:
+        raise InterruptedRunError(
+            f"stopped after step {trainer.state.global_step} of {steps}; all is saved",
+            hint=f"go on with: {job.command}",
+        )
+    moved = watch.check_moved(trainer.model)
+    with shared_folder(_publish_final(job, steps)) as folder:
+        trainer.write_model(folder)
+    summary = _summarize(trainer, course.schedule, parameters, moved)
+    return replace(summary, validation=_last_validation(job))
+
+
+@contextlib.contextmanager
+def _publish_final(job: TrainingJob, steps: int) -> Iterator[Path]:
+    with publish_folder(job.final) as folder:
+        yield folder
+        write_manifest(folder, {"step": steps})
+
+
+def _open_recorder(job: TrainingJob, from_step: int) -> Any:
+    """Metrics are written by one process."""
+    if not is_main_process():
+        return SilentRecorder()
+    return open_recorder(
+        job.recipe.tracking,
+        job.folder,
+        from_step=from_step,
+        name=f"{job.recipe.name}/{job.stage.name}",
+        settings=job.stage.model_dump(mode="json"),
+    )
+
+
+class SilentRecorder(contextlib.nullcontext["SilentRecorder"]):
+    """The recorder of a process that another one speaks for."""
+
+    seconds_before = step_seconds_before = 0.0
+
+    def __enter__(self) -> SilentRecorder:
+        return self
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Write nothing."""
+
+
+def _check_processes(job: TrainingJob, found: FoundCheckpoint) -> None:
+    """Refuse to go on with another number of processes: the steps would hold other batches.
+
+    Raises:
+        CheckpointError: Names both numbers.
+    """
+    if found.path is None:
+        return
+    before = load_json(found.path / MANIFEST).get("world_size", 1)
+    if before != world_size():
+        raise CheckpointError(
+            f"{found.path}: written by {before} processes, and there are {world_size()} now",
+            hint=f"start {before}, or delete {job.checkpoints} to begin anew",
+        )
+
+
+def _describe_processes(job: TrainingJob) -> str:
+    if world_size() == 1:
+        return ""
+    return f", {world_size()} processes ({job.recipe.parallel.strategy})"
+
+
+def _say_start(
+    job: TrainingJob, course: Course, parameters: tuple[int, int], found: FoundCheckpoint
+) -> None:
+    say(
+        f"training: {job.recipe.tuning}, {parameters[0]:,} of {parameters[1]:,} parameters; "
+        f"{course.description}, {course.schedule.steps:,} steps; {job.compute.device} "
+        f"{job.compute.precision} with {job.compute.threads} threads"
+        f"{_describe_processes(job)}"
+    )
+    for line in found.skipped:
+        say(f"checkpoint passed over: {line}")
+    if found.path:
+        say(f"going on from step {found.step} of {course.schedule.steps} ({found.path})")
+    elif found.skipped:
+        say("no checkpoint is intact: starting at the beginning")
+
+
+def _summarize(
+    trainer: PackedTrainer, schedule: Schedule, parameters: tuple[int, int], moved: float
+) -> TrainingSummary:
+    """Add up what was done, by interrupted attempts too."""
+    tokens, trained_tokens, _ = schedule.done(schedule.steps)
+    seconds = trainer.total_step_seconds
+    losses = trainer.logged_losses
+    return TrainingSummary(
+        steps=schedule.steps,
+        tokens=tokens,
+        trained_tokens=trained_tokens,
+        tokens_per_second=tokens / seconds,
+        trained_tokens_per_second=trained_tokens / seconds,
+        loss_first=losses[0] if losses else None,
+        loss_last=losses[-1] if losses else None,
+        trainable_parameters=parameters[0],
+        total_parameters=parameters[1],
+        moved_share=moved,
+        earlier_seconds=trainer.recorder.seconds_before,
+    )
+
+
+def _last_validation(job: TrainingJob) -> dict[str, float]:
+    """Figures of the last validation, which an earlier attempt may have made."""
+    for row in reversed(load_jsonl(job.folder / "metrics.jsonl")):
+        if found := {n: v for n, v in row.items() if n.startswith("validation_")}:
+            return found
+    return {}

@@ -1,0 +1,116 @@
+"""The model of a training stage: packed attention, scoring head, adapters where asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.logs import say
+from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.load import Quantization, load_model
+from posttrain.models.lora import add_lora, widen_norms
+from posttrain.models.packed import check_packable, prepare_packed
+from posttrain.runtime import set_seed
+from posttrain.training.stage import TrainingJob
+
+
+def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
+    """Load the model for training: packed attention, scoring head, adapters where asked for.
+
+    Args:
+        job: The stage.
+        value_head: Whether the model shall estimate the reward to come as well; the head, all 0,
+            is its attribute ``value_head``.
+    """
+    attention = begin_model(job)
+    tuning = job.recipe.tuning
+    heads: list[Any] = []
+
+    def prepare(model: Any) -> None:
+        check_packable(model.config)
+        if value_head:
+            heads.append(_build_value_head(model))
+        prepare_packed(model, *heads)
+        prepare_tuning(job, model)
+
+    model = load_model(
+        job.recipe.model,
+        attention=attention,
+        dtype=weight_dtype(tuning, job.compute.precision),
+        prepare=prepare,
+        train_adapter=tuning != "full",
+        quantization=Quantization("nf4", job.compute.device) if tuning == "qlora" else None,
+    )
+    model = tune(job, model)
+    for head in heads:  # last, or adapters would freeze it
+        model.value_head = head
+    return model
+
+
+def begin_model(job: TrainingJob) -> str:
+    """Seed what will be drawn, settle the attention and say so.
+
+    Returns:
+        Its name as transformers knows it.
+    """
+    register_attention()
+    attention, reason = choose_attention(job.recipe.model.attention, job.compute.device)
+    say(f"attention: {attention} ({reason})")
+    set_seed(job.recipe.seed)
+    return f"posttrain_{attention}"
+
+
+def prepare_tuning(job: TrainingJob, model: Any) -> None:
+    """Settle what a model needs before adapters are put around it."""
+    if job.recipe.tuning != "full":
+        widen_norms(model)
+    if job.stage.activation_checkpointing:
+        _enable_checkpointing(model)
+
+
+def tune(job: TrainingJob, model: Any, task: str | None = "CAUSAL_LM") -> Any:
+    """Make a loaded model trainable as the recipe says.
+
+    Args:
+        job: The stage.
+        model: The model, with the adapter that its folder may hold.
+        task: What the model does, as peft calls it.
+
+    Raises:
+        ConfigError: Its weights are quantized and shall be trained.
+    """
+    adapters = job.recipe.tuning != "full"
+    if not adapters and getattr(model, "is_quantized", False):
+        raise ConfigError(
+            f"model {job.recipe.model.path}: its weights are quantized and cannot be trained",
+            hint="set tuning=lora, or start from the model before quantization",
+        )
+    if not hasattr(model, "peft_config"):
+        return add_lora(model, job.recipe.lora, task) if adapters else model
+    if adapters:
+        say("going on with the adapter that the model folder holds; `lora` is not used")
+        return model
+    # Full tuning on top of an adapter: its update becomes part of the weights first.
+    return model.merge_and_unload().requires_grad_(True)
+
+
+def _build_value_head(model: Any) -> Any:
+    """One output, all 0, so that it starts without an opinion."""
+    import torch
+
+    head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    return head
+
+
+def _enable_checkpointing(model: Any) -> None:
+    # transformers renamed it after 5.17 and warns of the old name.
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def weight_dtype(tuning: str, precision: str) -> str:
+    """Number format of the model's weights: trained ones are fp32, frozen ones need not be."""
+    return "bfloat16" if tuning != "full" and precision == "bf16" else "float32"

@@ -1,0 +1,75 @@
+"""Training on rows that are there before it starts: what SFT, DPO and the others share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.data.prepare import PreparedData
+from posttrain.data.store import ExampleStore
+from posttrain.models.load import load_tokenizer
+from posttrain.runtime import world_size
+from posttrain.training.batches import Finish, PlannedBatches, build_schedule
+from posttrain.training.data import load_data
+from posttrain.training.fit import Course, fit
+from posttrain.training.model import build_model
+from posttrain.training.objective import Objective
+from posttrain.training.stage import TrainingJob, TrainingSummary
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is special to a training method."""
+
+    objective: Objective
+    finish_train: Finish | None = None
+    """Completes a packed training batch; see ``PlannedBatches``."""
+    finish_validation: Finish | None = None
+    """The same for validation batches."""
+
+
+BuildMethod = Callable[[TrainingJob, Any, PreparedData], Method]
+"""Gets the job, the model before its first step, and the data."""
+
+
+def train_offline(
+    job: TrainingJob, build_method: BuildMethod, load: Callable[[TrainingJob], Any] = build_model
+) -> TrainingSummary:
+    """Run or resume a stage; the model ends up in ``job.final``.
+
+    Args:
+        job: The stage with everything it needs.
+        build_method: Makes objective and batches what the method wants them to be.
+        load: Loads the model for training.
+
+    Returns:
+        Figures of the run.
+
+    Raises:
+        PosttrainError: Any of its kinds; an interruption after saving is one.
+    """
+    tokenizer = load_tokenizer(job.recipe.model)
+    data = load_data(job, tokenizer)
+    schedule = build_schedule(data.train, job.stage, seed=job.recipe.seed, processes=world_size())
+    model = load(job)
+    method = build_method(job, model, data)
+    validation = None
+    if len(data.validation):
+        planned = plan_once(job, data.validation)
+        validation = PlannedBatches(data.validation, planned, method.finish_validation)
+    course = Course(
+        method.objective,
+        PlannedBatches(data.train, schedule.batches, method.finish_train),
+        schedule,
+        validation,
+        f"{len(schedule.batches):,} batches of up to {job.stage.batch_tokens:,} tokens",
+        job.stage.save_every_steps,
+    )
+    return fit(job, model, tokenizer, course)
+
+
+def plan_once(job: TrainingJob, store: ExampleStore) -> list[Any]:
+    """Plan batches that hold every example once, in an order of their own."""
+    once = job.stage.model_copy(update={"epochs": 1.0, "steps": None})
+    return build_schedule(store, once, seed=0).batches

@@ -1,0 +1,19 @@
+"""Continued pretraining, full or through adapters: plain text in packed blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.data.prepare import PreparedData
+from posttrain.training.objective import LanguageObjective
+from posttrain.training.offline import Method, train_offline
+from posttrain.training.stage import TrainingJob, TrainingSummary
+
+
+def train_pretrain(job: TrainingJob) -> TrainingSummary:
+    """Run or resume continued pretraining; see ``train_offline``."""
+    return train_offline(job, _build_method)
+
+
+def _build_method(job: TrainingJob, model: Any, data: PreparedData) -> Method:
+    return Method(LanguageObjective())

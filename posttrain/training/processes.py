@@ -1,0 +1,141 @@
+"""Several processes at one training stage: who writes, what all must agree on.
+
+Rows are prepared before any process group exists; no process waits for files inside a collective.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import Dataset
+
+from posttrain.config.model import ParallelConfig
+from posttrain.errors import ConfigError
+from posttrain.extras import require_extra
+from posttrain.runtime import is_launched, is_main_process
+
+
+class RankBatches(Dataset[dict[str, Any]]):
+    """One process's share of the planned batches: every ``count``-th, from its own rank on.
+
+    The processes take the batches of a step side by side, so a step holds the same batches as one
+    process would add up. Where the last ones do not suffice for all, the others get a batch
+    without weight: all must take part in every step.
+
+    Args:
+        batches: All batches, in order.
+        rank: Of this process.
+        count: Processes.
+    """
+
+    def __init__(self, batches: Any, rank: int, count: int) -> None:
+        self.batches = batches
+        self.rank = rank
+        self.count = count
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // self.count)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = index * self.count + self.rank
+        if number < len(self.batches):
+            item: dict[str, Any] = self.batches[number]
+            return item
+        return {**self.batches[len(self.batches) - 1], "weightless": True}
+
+
+def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
+    """Add up each value over all processes; every process must ask for the same names."""
+    if not dist.is_initialized():
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    names = sorted(values)
+    totals = torch.tensor([values[n] for n in names], dtype=torch.float64, device=device)
+    dist.all_reduce(totals)
+    return dict(zip(names, totals.tolist(), strict=True))
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    return bool(sum_over_processes({"flag": float(flag)})["flag"])
+
+
+@contextlib.contextmanager
+def shared_folder(publish: contextlib.AbstractContextManager[Path]) -> Iterator[Path]:
+    """Let all processes write into a folder that the first one makes and publishes.
+
+    Args:
+        publish: Yields a folder under a provisional name and gives it its own at the end; entered
+            by the first process only.
+
+    Yields:
+        The provisional folder.
+    """
+    if not dist.is_initialized():
+        with publish as folder:
+            yield folder
+        return
+    with publish if is_main_process() else contextlib.nullcontext() as own:
+        told = [str(own)]
+        dist.broadcast_object_list(told)
+        yield Path(told[0])
+        dist.barrier()
+    dist.barrier()
+
+
+def build_deepspeed(parallel: ParallelConfig) -> dict[str, Any] | str | None:
+    """DeepSpeed's settings for a recipe's ``parallel``; none where it is not used.
+
+    Raises:
+        ConfigError: There is no launcher, which DeepSpeed needs even for one process.
+        MissingExtraError: DeepSpeed is not installed.
+    """
+    if parallel.strategy == "ddp" and parallel.deepspeed is None:
+        return None
+    require_extra("deepspeed", "deepspeed")
+    if not is_launched():
+        raise ConfigError(
+            f"parallel.strategy: {parallel.strategy} needs a launcher",
+            hint="start with: torchrun --nproc_per_node N -m posttrain train RECIPE",
+        )
+    if parallel.deepspeed is not None:
+        return str(parallel.deepspeed)
+    stage = 3 if parallel.strategy == "zero3" else 2
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": False, "contiguous_gradients": True}
+    if stage == 3:
+        zero |= {
+            "stage3_gather_16bit_weights_on_model_save": True,
+            "stage3_param_persistence_threshold": 0,
+        }
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        # The optimizer is transformers' own AdamW, as without DeepSpeed.
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": zero,
+    }
+    if parallel.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+        automatic = dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")
+        settings["optimizer"] = {"type": "AdamW", "params": automatic}
+        if parallel.offload == "all":
+            zero["offload_param"] = {"device": "cpu"}
+    return settings
+
+
+@contextlib.contextmanager
+def gathered(parameter: torch.nn.Parameter) -> Iterator[torch.nn.Parameter]:
+    """Hold a whole parameter, where ZeRO-3 has shared it out over the processes."""
+    if not hasattr(parameter, "ds_id"):
+        yield parameter
+        return
+    deepspeed = require_extra("deepspeed", "deepspeed")
+    with deepspeed.zero.GatheredParameters([parameter]):
+        yield parameter

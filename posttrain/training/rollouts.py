@@ -1,0 +1,176 @@
+"""A round of online training: write answers, grade them, and pack them as trees.
+
+Letters: N completion tokens of a batch, L tokens of one completion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posttrain.data.pack import pack_sizes
+from posttrain.generation.greedy import Completion, generate_sampled
+from posttrain.layout import NO_PARENT, Segment, build_batch
+from posttrain.training.batches import to_tensors
+
+# Answers written side by side.
+_BATCH = 256
+
+
+@dataclass
+class Sample:
+    """One answer and what training needs of it."""
+
+    prompt: np.ndarray[Any, Any]
+    """Token ids."""
+    group: int
+    """Answers of one group have one prompt."""
+    completion: Completion
+    reward: float
+    old_logprobs_L: Tensor | None = None
+    """Of the model that wrote it, nats."""
+    reference_logprobs_L: Tensor | None = None
+    old_values_L: Tensor | None = None
+    advantages_L: Tensor | None = None
+    returns_L: Tensor | None = None
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """Of the completion."""
+        return self.completion.token_ids
+
+
+Grade = Callable[[Sequence[np.ndarray[Any, Any]], Sequence[Completion], Sequence[int]], list[float]]
+"""Prompts, completions and numbers of the prompts' examples -> rewards."""
+
+
+def write_samples(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[np.ndarray[Any, Any]],
+    *,
+    completions: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> list[tuple[int, Completion]]:
+    """Sample several answers to each prompt.
+
+    Args:
+        model: Prepared for packed batches, in training.
+        tokenizer: Its tokenizer.
+        prompts: Token ids.
+        completions: Answers per prompt.
+        max_new_tokens: Longest answer.
+        temperature: Of the sampling.
+        seed: Of the sampling.
+
+    Returns:
+        Number of the prompt and the answer; answers of a prompt side by side.
+    """
+    groups = [number for number in range(len(prompts)) for _ in range(completions)]
+    with writing(model):
+        written = generate_sampled(
+            model,
+            tokenizer,
+            [prompts[group].tolist() for group in groups],
+            max_new_tokens=max_new_tokens,
+            batch_size=_BATCH,
+            temperature=temperature,
+            seed=seed,
+        )
+    return list(zip(groups, written, strict=True))
+
+
+@contextlib.contextmanager
+def writing(model: Any) -> Iterator[None]:
+    """Let a model in training write: plain attention with a cache, no dropout."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    attention = inner.config._attn_implementation
+    was_training = model.training
+    inner.set_attn_implementation("sdpa")
+    model.eval()
+    try:
+        yield
+    finally:
+        inner.set_attn_implementation(attention)
+        model.train(was_training)
+
+
+def pack_samples(samples: Sequence[Sample], batch_tokens: int) -> list[dict[str, Any]]:
+    """Pack answers into batches: a group's prompt is a root, its answers are the children.
+
+    A group that does not fit one batch is cut into several trees.
+
+    Args:
+        samples: Answers, those of a group side by side.
+        batch_tokens: Most tokens in a batch.
+
+    Returns:
+        Packed batches as tensors; ``order`` holds the numbers of the answers as they lie in the
+        batch, and each per-token field of the samples that is set is there laid out likewise.
+    """
+    trees = _cut_trees(samples, batch_tokens)
+    sizes = np.array([_tree_tokens(samples, tree) for tree in trees])
+    bins = pack_sizes(np.arange(len(trees)), sizes, batch_tokens)
+    return [_build_batch(samples, [trees[i] for i in chosen]) for chosen in bins]
+
+
+def _cut_trees(samples: Sequence[Sample], batch_tokens: int) -> list[list[int]]:
+    trees: list[list[int]] = []
+    for number, sample in enumerate(samples):
+        if trees and samples[trees[-1][0]].group == sample.group:
+            longer = [*trees[-1], number]
+            if _tree_tokens(samples, longer) <= batch_tokens:
+                trees[-1] = longer
+                continue
+        trees.append([number])
+    return trees
+
+
+def _tree_tokens(samples: Sequence[Sample], tree: Sequence[int]) -> int:
+    return len(samples[tree[0]].prompt) + sum(len(samples[i].token_ids) for i in tree)
+
+
+def _build_batch(samples: Sequence[Sample], trees: Sequence[Sequence[int]]) -> dict[str, Any]:
+    segments: list[Segment] = []
+    for tree in trees:
+        prompt = samples[tree[0]].prompt
+        root = len(segments)
+        segments.append(Segment(prompt, np.zeros(len(prompt)), NO_PARENT))
+        for number in tree:
+            ids = np.array(samples[number].token_ids)
+            segments.append(Segment(ids, np.ones(len(ids)), root))
+    order = [number for tree in trees for number in tree]
+    batch: dict[str, Any] = {**to_tensors(build_batch(segments)), "order": order}
+    for name in _TOKEN_FIELDS:
+        parts = [getattr(samples[number], f"{name}_L") for number in order]
+        if all(part is not None for part in parts):
+            batch[f"{name}_N"] = torch.cat(parts)
+    return batch
+
+
+_TOKEN_FIELDS = ("old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
+
+
+def split_updates(samples: Sequence[Sample], updates: int, seed: int) -> list[list[Sample]]:
+    """Deal a round's groups to its updates, shuffled.
+
+    Args:
+        samples: Answers, those of a group side by side.
+        updates: Optimizer steps; no more than there are groups.
+        seed: Of the shuffling.
+
+    Returns:
+        Answers of each update, groups whole.
+    """
+    groups = sorted({sample.group for sample in samples})
+    shuffled = np.random.default_rng(seed).permutation(groups)
+    parts = [set(part.tolist()) for part in np.array_split(shuffled, updates)]
+    return [[s for s in samples if s.group in part] for part in parts]

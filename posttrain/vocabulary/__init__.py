@@ -1,0 +1,1 @@
+"""New tokens for a model: learned from text, merged into its BPE, given rows, proved."""

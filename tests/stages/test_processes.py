@@ -1,0 +1,139 @@
+"""Several processes under torchrun do what one does on the same global batches."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from posttrain.files import load_jsonl
+from tests.stages.conftest import environment
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """\
+name: one
+model: {path: tiny}
+compute: {threads: 1, precision: fp32, device: cpu}
+stages:
+  - {stage: sample-data, name: train-data, kind: math, num: 200, seed: 1}
+  - stage: sft
+    data:
+      sources: [{from_stage: train-data}]
+      split: {validation: 0.1}
+    # An odd number of batches: the last step has less than the others.
+    epochs: 0.8
+    batch_tokens: 512
+    accumulate: 2
+    learning_rate: 1e-3
+    log_every_steps: 1
+    save_every_steps: 2
+"""
+# One process adds up the batches that two take side by side.
+SIDE_BY_SIDE = "stages.sft.accumulate=1"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "one.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def torchrun(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.Popen(
+        [*launcher, "--nproc_per_node", "2", "-m", "posttrain", *arguments],
+        cwd=folder,
+        env={**environment(cache), "DS_ACCELERATOR": "cpu"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    try:
+        _, errors = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return errors
+
+
+def figures(folder: Path, run: str, *names: str) -> list[float]:
+    rows = load_jsonl(folder / f"runs/{run}/sft/metrics.jsonl")
+    return [row[name] for row in rows for name in names if name in row]
+
+
+def weights(folder: Path, run: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"runs/{run}/sft/final/model.safetensors")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_two_processes_train_as_one(strategy, cli, recipe, cache_dir, tmp_path):
+    alone = cli("train", str(recipe))
+    assert alone.returncode == 0, alone.stderr
+    process = torchrun(
+        tmp_path, cache_dir, "train", str(recipe), "name=two", f"parallel.strategy={strategy}",
+        SIDE_BY_SIDE,
+    )  # fmt: skip
+    errors = finish(process)
+    assert process.returncode == 0, errors
+    assert f"2 processes ({strategy})" in errors
+    for name in ("loss", "validation_loss", "token_accuracy", "tokens"):
+        assert figures(tmp_path, "two", name) == pytest.approx(
+            figures(tmp_path, "one", name), rel=1e-4
+        )
+    one, two = weights(tmp_path, "one"), weights(tmp_path, "two")
+    assert one.keys() == two.keys()
+    # Sums in another order; AdamW makes small differences of tiny gradients larger.
+    assert max(float((one[n] - two[n]).abs().max()) for n in one) < 2e-3
+    assert errors.count("rows read") == 1  # one process speaks
+
+
+def test_two_processes_stop_together_and_go_on_exactly(recipe, cache_dir, tmp_path):
+    settings = ("train", str(recipe), SIDE_BY_SIDE, "stages.sft.epochs=2")
+    process = torchrun(tmp_path, cache_dir, *settings)
+    first = tmp_path / "runs/one/sft/checkpoints/step-000002"
+    deadline = time.monotonic() + 120
+    while not first.is_dir() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    errors = finish(process)
+    assert "all is saved" in errors
+    again = torchrun(tmp_path, cache_dir, *settings)
+    errors = finish(again)
+    assert again.returncode == 0, errors
+    assert "going on from step" in errors
+    unbroken = torchrun(tmp_path, cache_dir, *settings, "name=unbroken")
+    errors = finish(unbroken)
+    assert unbroken.returncode == 0, errors
+    left, right = weights(tmp_path, "one"), weights(tmp_path, "unbroken")
+    assert all(torch.equal(left[name], right[name]) for name in right)
+
+
+def test_another_number_of_processes_is_refused_before_a_step(cli, recipe, cache_dir, tmp_path):
+    settings = ("train", str(recipe), "stages.sft.epochs=0.5")
+    done = cli(*settings)
+    assert done.returncode == 0, done.stderr
+    stage = tmp_path / "runs/one/sft"
+    (stage / "stage.json").unlink()
+    process = torchrun(tmp_path, cache_dir, *settings)
+    errors = finish(process)
+    assert process.returncode != 0
+    assert "written by 1 processes, and there are 2 now" in errors
+
+
+def test_zero_without_a_launcher_says_how_to_start(cli, recipe):
+    result = cli("train", str(recipe), "parallel.strategy=zero2")
+    assert result.returncode == 2
+    assert "needs a launcher" in result.stderr
+    assert "torchrun --nproc_per_node" in result.stderr
+    assert "Traceback" not in result.stderr

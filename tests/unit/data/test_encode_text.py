@@ -1,0 +1,98 @@
+import copy
+
+import numpy as np
+import pytest
+from tokenizers import processors
+
+from posttrain.config.data import TextDataConfig
+from posttrain.data.encode_text import encode_text
+from posttrain.data.records import Origin, Record, Text
+from posttrain.errors import DataError
+from tests.encoders import train_wordpiece
+
+TEXTS = ("The cat sat.", "A dog ran far away over the hills.", "Hens.")
+
+
+def records(*texts):
+    return [Record(Text(text), Origin("t.txt", line)) for line, text in enumerate(texts, start=1)]
+
+
+def encode(tokenizer, *texts, **settings):
+    config = TextDataConfig(sources=[{"path": "t.txt"}], **settings)
+    return list(encode_text(records(*texts), tokenizer, config))
+
+
+def ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_joined_documents_are_cut_into_full_blocks_and_nothing_is_lost(tiny_tokenizer):
+    blocks = encode(tiny_tokenizer, *TEXTS, block_tokens=8)
+    end = tiny_tokenizer.eos_token_id
+    stream = [token for text in TEXTS for token in (*ids(tiny_tokenizer, text), end)]
+    joined = np.concatenate([block.token_ids for block in blocks]).tolist()
+    assert joined == stream[: len(joined)]
+    assert len(stream) - len(joined) < 2
+    assert [len(block.token_ids) for block in blocks[:-1]] == [8] * (len(blocks) - 1)
+    for block in blocks:
+        assert block.trained.tolist() == [False] + [True] * (len(block.token_ids) - 1)
+
+
+def test_a_block_knows_the_document_in_which_it_starts(tiny_tokenizer):
+    first, second, third = (len(ids(tiny_tokenizer, text)) + 1 for text in TEXTS)
+    blocks = encode(tiny_tokenizer, *TEXTS, block_tokens=8)
+    starts = np.cumsum([0, *(len(block.token_ids) for block in blocks[:-1])])
+    expected = [1 + int(s >= first) + int(s >= first + second) for s in starts]
+    assert [block.record.origin.line for block in blocks] == expected
+    assert len(set(expected)) > 1
+    assert third > 0
+
+
+def test_documents_by_themselves_keep_their_ends(tiny_tokenizer):
+    blocks = encode(tiny_tokenizer, *TEXTS, block_tokens=64, join=False)
+    end = tiny_tokenizer.eos_token_id
+    assert [b.token_ids.tolist() for b in blocks] == [
+        [*ids(tiny_tokenizer, text), end] for text in TEXTS
+    ]
+
+
+def test_a_begin_token_that_the_tokenizer_writes_begins_every_document(tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    begin = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", begin)]
+    )
+    (block,) = encode(tokenizer, *TEXTS[::2], block_tokens=64)
+    expected = [
+        t for text in TEXTS[::2] for t in (begin, *ids(tokenizer, text), tokenizer.eos_token_id)
+    ]
+    assert block.token_ids.tolist() == expected
+
+
+@pytest.mark.parametrize("join", [True, False])
+def test_an_encoder_gets_its_marks_around_every_block(join):
+    tokenizer = train_wordpiece(TEXTS)
+    begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    blocks = encode(tokenizer, *TEXTS, block_tokens=9, join=join)
+    for block in blocks:
+        found = block.token_ids.tolist()
+        assert (found[0], found[-1]) == (begin, end)
+        assert found[-2] != end
+        assert len(found) <= 9
+    if not join:
+        short = tokenizer(TEXTS[0])["input_ids"]
+        assert blocks[0].token_ids.tolist() == short[:8] + [end] * (len(short) > 8) or short
+    inner = [t for block in blocks for t in block.token_ids.tolist() if t not in (begin, end)]
+    assert inner == [t for text in TEXTS for t in ids(tokenizer, text)]
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(DataError, match="no end token to part documents with; set eos_token"):
+        encode(tokenizer, *TEXTS)
+
+
+def test_blocks_with_no_room_between_the_marks_are_refused():
+    with pytest.raises(DataError, match="block_tokens: 2 tokens leave no room"):
+        encode(train_wordpiece(TEXTS), *TEXTS, block_tokens=2)

@@ -1,0 +1,162 @@
+"""Packed scores against the model's own logits, one text at a time."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from posttrain.config.evaluation import McqTask, PerplexityTask
+from posttrain.config.model import ModelConfig
+from posttrain.data.records import Origin
+from posttrain.errors import DataError
+from posttrain.evaluation.choice import build_trees, run_likelihood
+from posttrain.evaluation.perplexity import (
+    Document,
+    cut_windows,
+    encode_documents,
+    read_documents,
+    run_perplexity,
+)
+from posttrain.evaluation.problems import Choice, Problem
+from posttrain.evaluation.tasks import load_task_model, run_task
+from posttrain.files import write_jsonl
+
+TEXTS = ["The bell rang twice and the crowd went home.", "Two and two are four.", "九九乘法表。"]
+
+
+@pytest.fixture(scope="module")
+def packed(cache_dir):
+    return load_task_model(ModelConfig(path="tiny"), "score", dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def plain(cache_dir):
+    return load_task_model(ModelConfig(path="tiny"), "generate", dtype="float32", device="cpu")
+
+
+def naive_logprobs(model, token_ids):
+    """Log-probability of every token but the first."""
+    ids = torch.tensor([token_ids])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1].double()
+    return logits.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0].numpy()
+
+
+def perplexity_task(**settings):
+    return PerplexityTask(task="perplexity", data={"path": "x.txt"}, **settings)
+
+
+def choice_task(**settings):
+    return McqTask(task="mcq", method="likelihood", data={"path": "x.jsonl"}, **settings)
+
+
+def choices():
+    made = [
+        Choice("", "The bell rang", ("twice", "and the crowd went home", "cold"), 1),
+        Choice("A short passage.", "Two and two are", ("four", "a cold wind in the north"), 0),
+    ]
+    return [
+        Problem(Origin("q.jsonl", n), ({"role": "user", "content": c.text},), "ABC"[c.right],
+                choice=c)
+        for n, c in enumerate(made, 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("context", ["chat", "text"])
+@pytest.mark.parametrize("batch_tokens", [8, 4096])
+def test_options_score_as_they_would_alone(packed, plain, tiny_tokenizer, context, batch_tokens):
+    task = choice_task(context=context, batch_tokens=batch_tokens)
+    _, records = run_likelihood(task, choices(), packed, tiny_tokenizer)
+    for record, tree in zip(records, build_trees(task, choices(), tiny_tokenizer), strict=True):
+        root = tree[0].token_ids
+        for option, child in zip(record.options, tree[1:], strict=True):
+            alone = naive_logprobs(plain, [*root, *child.token_ids])[len(root) - 1 :]
+            assert option["logprob"] == pytest.approx(alone.sum(), abs=1e-3)
+            size = len(option["text"].encode())
+            assert option["logprob_per_byte"] == pytest.approx(option["logprob"] / size)
+
+
+def test_the_chosen_normalization_decides_and_both_are_told(packed, tiny_tokenizer):
+    found = {}
+    for normalize, key in (("none", "logprob"), ("bytes", "logprob_per_byte")):
+        task = choice_task(normalize=normalize)
+        summary, records = run_likelihood(task, choices(), packed, tiny_tokenizer)
+        for record in records:
+            best = max(record.options, key=lambda option: option[key])
+            assert record.answer == best["letter"]
+            assert record.correct == (record.answer == record.reference)
+        found[normalize] = summary
+    assert found["none"]["accuracy"] == found["bytes"]["accuracy_by"]["sum"]
+    assert found["bytes"]["accuracy"] == found["none"]["accuracy_by"]["bytes"]
+
+
+def test_documents_score_as_they_would_alone(packed, plain, tiny_tokenizer):
+    documents = [Document(Origin("t.txt", n), text) for n, text in enumerate(TEXTS, 1)]
+    summary, records = run_perplexity(perplexity_task(), documents, packed, tiny_tokenizer)
+    encoded = encode_documents(documents, tiny_tokenizer)
+    alone = [-naive_logprobs(plain, ids).sum() for ids in encoded]
+    assert [record.nats for record in records] == pytest.approx(alone, abs=1e-3)
+    assert summary["tokens"] == sum(len(ids) - 1 for ids in encoded)
+    assert summary["nats_per_token"] == pytest.approx(sum(alone) / summary["tokens"])
+    assert summary["value"] == pytest.approx(math.exp(summary["nats_per_token"]))
+    bits = summary["nats_per_token"] * summary["tokens"] / math.log(2) / summary["bytes"]
+    assert summary["bits_per_byte"] == pytest.approx(bits)
+    assert summary["interval"][0] < summary["value"] < summary["interval"][1]
+
+
+def test_windows_score_every_token_once_with_the_overlap_as_context(packed, plain, tiny_tokenizer):
+    text = " ".join(TEXTS * 3)
+    documents = [Document(Origin("t.txt", 1), text)]
+    task = perplexity_task(window_tokens=16, overlap_tokens=4)
+    summary, (record,) = run_perplexity(task, documents, packed, tiny_tokenizer)
+    (ids,) = encode_documents(documents, tiny_tokenizer)
+    expected = -naive_logprobs(plain, ids[:16]).sum()
+    for start in range(12, len(ids) - 4, 12):
+        expected -= naive_logprobs(plain, ids[start : start + 16])[3:].sum()
+    assert record.nats == pytest.approx(expected, abs=1e-3)
+    assert summary["interval"] is None  # one document has no spread
+
+
+@pytest.mark.parametrize(("length", "window", "overlap"), [(2, 8, 3), (8, 8, 3), (9, 8, 3),
+                                                           (100, 8, 7), (57, 10, 1)])  # fmt: skip
+def test_no_window_is_too_long_and_no_token_scored_twice(length, window, overlap):
+    scored = []
+    for segment in cut_windows(range(length), window, overlap):
+        assert len(segment.token_ids) <= window
+        assert segment.weights[0] == 0
+        scored += segment.token_ids[np.flatnonzero(segment.weights)].tolist()
+    assert scored == list(range(1, length))
+
+
+def test_text_files_and_rows_of_text_are_read(tmp_path):
+    (tmp_path / "t.txt").write_text("one\ntwo\n\nthree\n")
+    write_jsonl(tmp_path / "t.jsonl", [{"text": "one"}, {"text": "two"}])
+
+    def texts(name, documents="file"):
+        task = PerplexityTask(
+            task="perplexity", data={"path": tmp_path / name}, documents=documents
+        )
+        return [document.text for document in read_documents(task)]
+
+    assert texts("t.txt") == ["one\ntwo\n\nthree\n"]
+    assert texts("t.txt", "paragraph") == ["one\ntwo", "three"]
+    assert texts("t.jsonl") == ["one", "two"]
+    write_jsonl(tmp_path / "t.jsonl", [{"text": "one"}, {"words": "two"}])
+    with pytest.raises(DataError, match=r"t\.jsonl:2: no text"):
+        texts("t.jsonl")
+
+
+def test_a_document_with_nothing_to_score_is_named(tiny_tokenizer):
+    with pytest.raises(DataError, match=r"t\.txt:4: this document has no token to score"):
+        encode_documents([Document(Origin("t.txt", 4), "")], tiny_tokenizer)
+
+
+def test_a_perplexity_folder_holds_records_and_results(packed, tiny_tokenizer, tmp_path):
+    write_jsonl(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
+    task = PerplexityTask(task="perplexity", data={"path": tmp_path / "t.jsonl"})
+    results = run_task(task, packed, tiny_tokenizer, tmp_path / "out", model_name="tiny")
+    assert (results["metric"], results["higher_is_better"]) == ("perplexity", False)
+    lines = (tmp_path / "out/records.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["tokens"] for line in lines) == results["tokens"]

@@ -1,0 +1,46 @@
+import pytest
+
+from posttrain.grading.answers import FoundAnswer
+from posttrain.grading.choices import find_letter
+
+
+@pytest.mark.parametrize(
+    ("text", "letter", "parse"),
+    [
+        ("B", "B", "letter"),
+        (" (B) ", "B", "letter"),
+        ("**B**.", "B", "letter"),
+        ("So it is \\boxed{C}", "C", "boxed"),
+        ("\\boxed{\\text{(C) dogs}}", "C", "boxed"),
+        ("The answer is D.", "D", "stated"),
+        ("The correct answer is (C) because A is absurd.", "C", "stated"),
+        ("First I thought the answer is A. No: the answer is B.", "B", "stated"),
+        ("Cats purr.\n\nAnswer: **D**", "D", "stated"),
+        ("The best option is B", "B", "stated"),
+        ("答案是A", "A", "stated"),
+        ("B. The wind", "B", "leading"),
+        ("(D) The wind", "D", "leading"),
+        ("C\nbecause cats purr", "C", "leading"),
+    ],
+)
+def test_a_stated_choice_is_found(text, letter, parse):
+    assert find_letter(text, "ABCD") == FoundAnswer(letter, parse)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "A man walks in.",
+        "I think so.",
+        "The answer is A dog",
+        "E",
+        "b",
+        "Plan B works",
+        "\\boxed{7}",
+        "Answer: A's",
+        "ABCD",
+    ],
+)
+def test_a_stray_capital_is_no_choice(text):
+    assert find_letter(text, "ABCD") == FoundAnswer(None, "none")
