@@ -73,5 +73,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]' setuptools wheel ninja py-cpuinfo
+	# DeepSpeed has no wheels, and its build must see the torch that is there.
+	DS_BUILD_OPS=0 $(BIN)/pip install --quiet --no-build-isolation -c constraints.txt -e '.[deepspeed]'
 	@touch $@

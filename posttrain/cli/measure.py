@@ -32,6 +32,7 @@ def add_commands(app: typer.Typer) -> None:
             (
                 "posttrain compare runs/demo/tuned runs/demo/base",
                 "posttrain compare runs/a runs/b --html a-b.html",
+                "posttrain compare runs/base runs/sft runs/dpo runs/grpo",
             ),
         ),
         ("report", report, ("posttrain report runs/demo",)),
@@ -61,26 +62,44 @@ def evaluate(
     from posttrain.runs.run import run_recipe
 
     loaded = load(recipe, overrides)
-    if not any(stage.stage == "evaluate" for stage in loaded.stages):
+    if not any(stage.stage in ("evaluate", "harness") for stage in loaded.stages):
         raise ConfigError(f"{recipe}: no evaluate stage, so nothing to measure")
-    folder = run_recipe(loaded, typed_command(), only=("sample-data", "generate-items", "evaluate"))
+    kinds = ("sample-data", "generate-items", "evaluate", "harness")
+    folder = run_recipe(loaded, typed_command(), only=kinds)
     finish_run(folder)
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A run, or one of its evaluations.")],
-    second: Annotated[Path, typer.Argument(help="Another one on the same problems.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...",
+            help="Runs, or evaluations of them, on the same problems; the first one is what the "
+            "others are compared with.",
+        ),
+    ],
     html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
 ) -> None:
-    """Compare two evaluations problem by problem: paired difference with interval and p value."""
+    """Compare evaluations problem by problem: paired differences with intervals and p values."""
     from posttrain.logs import say, show
     from posttrain.reports.compare import (
         build_comparison_report,
         compare_runs,
         render_comparison,
     )
+    from posttrain.reports.compare_many import build_many_report, compare_many, render_many
 
-    comparison = compare_runs(first, second)
+    if len(runs) == 1:
+        raise ConfigError(
+            f"compare {runs[0]}: with what?", hint="give at least two runs or evaluations"
+        )
+    if len(runs) > 2:
+        many = compare_many(runs)
+        show(render_many(many))
+        if html:
+            say(f"report: {build_many_report(many, html)}")
+        return
+    comparison = compare_runs(*runs)
     show(render_comparison(comparison))
     if html:
         say(f"report: {build_comparison_report(comparison, html)}")

@@ -19,8 +19,10 @@ class SampleKind(StrEnum):
     MATH = "math"
     CHAT = "chat"
     MCQ = "mcq"
-    TOOLS = "tools"
+    MCQ_PREFERENCE = "mcq-preference"
     PREFERENCE = "preference"
+    TEXT = "text"
+    TOOLS = "tools"
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -10,12 +10,12 @@ from posttrain.config.base import Config, ConfigPath, StageName
 
 FormatName = Literal[
     "auto", "text",
-    "messages", "messages_json", "dolci", "sharegpt", "kto", "xlam", "math", "gsm8k", "alpaca",
-    "dolly", "query_response", "prompt_completion", "prompt", "chatml",
+    "messages", "messages_json", "dolci", "sharegpt", "kto", "xlam", "math", "gsm8k", "mcq",
+    "alpaca", "dolly", "query_response", "prompt_completion", "prompt", "chatml",
     "preference", "sharegpt_preference", "alpaca_preference", "messages_preference",
     "v1_preference", "stack_exchange", "first_turn_preference",
 ]  # fmt: skip
-SampleKind = Literal["math", "chat", "mcq", "tools", "preference"]
+SampleKind = Literal["math", "chat", "mcq", "mcq-preference", "preference", "text", "tools"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -86,6 +86,7 @@ class DataConfig(Config):
     """Files of their own whose loss is watched during training, besides `split.validation`."""
     split: SplitConfig = SplitConfig()
     dedup: DedupConfig | None = None
+    """Drop rows that were there before; none where absent."""
     contamination: ContaminationConfig | None = None
     max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Stop where a larger share of the rows is unusable."""

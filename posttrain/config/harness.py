@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
-from posttrain.config.base import Config, ConfigPath, Located, ModelName
+from posttrain.config.base import Config, ConfigPath, Located, ModelName, StageName
 from posttrain.config.model import ComputeConfig
 
 
@@ -51,6 +51,15 @@ class HarnessConfig(Config):
     """Of the choice of solved examples, and of sampling where a task samples; the harness's own."""
     run_generated_code: bool = False
     """Allow tasks that run the code a model writes. Only where that can do no harm."""
+
+
+class HarnessStage(HarnessConfig):
+    """Measure the latest model on tasks of lm-evaluation-harness."""
+
+    stage: Literal["harness"]
+    name: StageName = "harness"
+    model_from: StageName | Literal["base"] | None = None
+    """Stage whose model to measure, or `base`; the latest one where absent."""
 
 
 class HarnessCommand(Config):

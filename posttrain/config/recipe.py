@@ -11,6 +11,7 @@ from posttrain.config.base import Config, ConfigPath, StageName
 from posttrain.config.data import SampleDataStage, SourceConfig
 from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.export import MergeStage, QuantizeStage
+from posttrain.config.harness import HarnessStage
 from posttrain.config.items import GenerateItemsStage
 from posttrain.config.model import ComputeConfig, LoraConfig, ModelConfig, ParallelConfig
 from posttrain.config.pairs import PairsStage
@@ -23,6 +24,7 @@ Stage = Annotated[
     SampleDataStage
     | AnyTrainingStage
     | EvaluateStage
+    | HarnessStage
     | GenerateItemsStage
     | PairsStage
     | ExtendTokenizerStage
@@ -56,6 +58,7 @@ class Recipe(Config):
     lora: LoraConfig = LoraConfig()
     compute: ComputeConfig = ComputeConfig()
     parallel: ParallelConfig = ParallelConfig()
+    """How several processes share the training stages."""
     tracking: TrackingConfig = TrackingConfig()
     """Services that are told of the metrics."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]

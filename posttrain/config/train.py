@@ -141,6 +141,7 @@ class OnlineStage(TrainingStage):
 
     data: PromptDataConfig
     rewards: RewardsConfig = RewardsConfig()
+    """What an answer is worth."""
     engine: Literal["local", "verl"] = "local"
     """`local` trains here; `verl` writes what a Ray cluster needs and prints its command."""
     verl: VerlConfig = VerlConfig()
@@ -168,8 +169,18 @@ class OnlineStage(TrainingStage):
     kl_weight: Weight = 0.0
     """Pull toward the model that the stage starts from."""
     save_every_steps: PositiveInt = 50
-    """Steps between checkpoints, made up to whole rounds; the accuracy on the validation prompts is
-    measured at each."""
+    """Steps between checkpoints, made up to whole rounds; reward and accuracy on the validation
+    prompts are measured at each."""
+
+    @model_validator(mode="after")
+    def _check_updates(self) -> OnlineStage:
+        if self.updates_per_rollout > self.prompts_per_rollout:
+            raise ValueError(
+                f"`updates_per_rollout` ({self.updates_per_rollout}) is above "
+                f"`prompts_per_rollout` ({self.prompts_per_rollout}); an update needs at least "
+                "one prompt's answers"
+            )
+        return self
 
 
 class GrpoStage(OnlineStage):
@@ -207,4 +218,5 @@ class PpoStage(OnlineStage):
 AnyTrainingStage = (
     SftStage | PretrainStage | MlmStage | RewardStage | DpoStage | GrpoStage | PpoStage
 )
+ONLINE_STAGES = ("grpo", "ppo")
 TRAINING_STAGES = ("pretrain", "mlm", "sft", "reward", "dpo", "grpo", "ppo")

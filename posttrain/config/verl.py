@@ -20,6 +20,7 @@ class VerlConfig(Config):
     rollout_backend: Literal["vllm", "sglang", "trtllm"] = "vllm"
     """Server that writes the answers."""
     gpus_per_node: PositiveInt = 1
+    """GPUs of each machine."""
     nodes: PositiveInt = 1
     """Machines of the Ray cluster."""
     tensor_parallel: PositiveInt = 1

@@ -7,9 +7,8 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from posttrain.evaluation.results import DocumentRecord, GradedRecord
 from posttrain.files import write_json, write_jsonl, write_text
 
 OUTPUTS = ("records.jsonl", "records.csv", "results.json", "report.md")
@@ -18,8 +17,15 @@ OUTPUTS = ("records.jsonl", "records.csv", "results.json", "report.md")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
+class EvaluationRecord(Protocol):
+    """What is kept of one problem or document."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of ``records.jsonl``."""
+
+
 def write_evaluation(
-    folder: Path, results: Mapping[str, Any], records: Sequence[GradedRecord | DocumentRecord]
+    folder: Path, results: Mapping[str, Any], records: Sequence[EvaluationRecord]
 ) -> None:
     """Write all files of an evaluation; ``results.json``, which marks it as finished, last.
 

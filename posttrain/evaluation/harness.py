@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import TemplateError
 
 from posttrain.config.harness import HarnessConfig
 from posttrain.errors import ConfigError, DataError
@@ -34,7 +35,7 @@ SUMMARY = "harness.json"
 # What broken task files and data lead to inside the harness, less what a broken machine does.
 _MISTAKES = (
     AssertionError, AttributeError, ImportError, LookupError, OSError, TypeError, ValueError,
-    yaml.YAMLError,
+    TemplateError, yaml.YAMLError,
 )  # fmt: skip
 # Of the resampling behind a standard error that has no formula; the harness's own number.
 _BOOTSTRAP_ROUNDS = 100_000
@@ -54,17 +55,16 @@ def load_tasks(config: HarnessConfig) -> dict[str, Any]:
         ConfigError: There is no such task, or one is wrongly set up.
         DataError: A task's data cannot be had.
     """
-    require_extra("lm_eval", EXTRA)
+    check_tasks(config)
     settle_offline()
-    from datasets import config as datasets_config
-    from datasets.utils.logging import disable_progress_bar
     from huggingface_hub import constants
 
+    datasets = require_extra("datasets", EXTRA)
     # A copy, made when `datasets` was imported.
-    datasets_config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE
-    disable_progress_bar()
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE
+    datasets.disable_progress_bars()
     own = _open_folder(config.tasks_folder) if config.tasks_folder else None
-    if own and all(own.match_tasks([name]) for name in config.tasks):
+    if own is not None and all(own.match_tasks([name]) for name in config.tasks):
         # Reading the harness's own list of 14,000 tasks takes seconds.
         loaded = _load_named(own, config)
     else:
@@ -78,7 +78,22 @@ def load_tasks(config: HarnessConfig) -> dict[str, Any]:
 
 
 def _open_folder(folder: Path) -> Any:
-    """List the tasks of a folder; the harness passes over files that it cannot read."""
+    """List the tasks of a folder, and of it alone."""
+    manager = require_extra("lm_eval.tasks", EXTRA).TaskManager
+    return manager(include_path=str(folder), include_defaults=False)
+
+
+def check_tasks(config: HarnessConfig) -> None:
+    """Look at what can be looked at quickly: the harness itself, and task files of one's own.
+
+    Raises:
+        MissingExtraError: The harness is not installed.
+        ConfigError: A task file cannot be read; the harness itself would pass over it.
+    """
+    require_extra("lm_eval", EXTRA)
+    folder = config.tasks_folder
+    if folder is None:
+        return
     files = sorted(folder.glob("**/*.yaml"))
     if not files:
         raise ConfigError(
@@ -95,8 +110,6 @@ def _open_folder(folder: Path) -> Any:
                 f"{where}: cannot be read: {getattr(error, 'problem', None) or error}",
                 hint="mend the task file",
             ) from None
-    manager = require_extra("lm_eval.tasks", EXTRA).TaskManager
-    return manager(include_path=str(folder), include_defaults=False)
 
 
 def _load_named(manager: Any, config: HarnessConfig) -> dict[str, Any]:
@@ -205,7 +218,7 @@ def evaluate_tasks(
     about = {
         "task": "harness",
         "model": model_name,
-        "settings": config.model_dump(mode="json", exclude={"tasks"}),
+        "settings": config.model_dump(mode="json", exclude={"tasks", "stage", "name"}),
         "versions": {**find_package_versions(), **_harness_versions()},
         "seconds": time.perf_counter() - started,
     }
@@ -249,12 +262,10 @@ def _harness_versions() -> dict[str, str]:
 
 def _wrap_model(config: HarnessConfig, model: Any, tokenizer: Any) -> Any:
     """Make the harness's model of ours, with our progress lines for its bars."""
-    import lm_eval.api.task
-    from lm_eval.models.huggingface import HFLM
-    from tqdm import tqdm
-
+    tasks = require_extra("lm_eval.api.task", EXTRA)
+    HFLM = require_extra("lm_eval.models.huggingface", EXTRA).HFLM
     # Making requests is quick and has no switch for its bar.
-    lm_eval.api.task.tqdm = partial(tqdm, disable=True)
+    tasks.tqdm = partial(require_extra("tqdm", EXTRA).tqdm, disable=True)
     # It warns that a loaded model ignores settings of loading.
     logging.getLogger(HFLM.__module__).setLevel(logging.ERROR)
     wrapped = HFLM(

@@ -35,7 +35,8 @@ class HarnessRecord:
     scores: dict[str, Any]
     """Every score of the task for this problem, as ``metric,filter``."""
     score: float | None
-    """The main one."""
+    """The main one, by which two models are compared; None where less is better, or it is of the
+    whole task alone."""
     correct: bool | None = None
     """None where scores are no verdicts."""
     options: list[dict[str, Any]] = field(default_factory=list)
@@ -116,7 +117,8 @@ def read_results(
             score["correct"] = correct
             score["interval"] = list(wilson_interval(correct, len(problems)))
     main, score = next(iter(scores.items()))
-    records = [_build_record(name, main, group, "correct" in score) for group in problems.values()]
+    kind = {"verdicts": "correct" in score, "higher": score["higher_is_better"]}
+    records = [_build_record(name, main, group, **kind) for group in problems.values()]
     summary = {
         "metric": main.partition(",")[0],
         **score,
@@ -136,7 +138,7 @@ def _count_right(
 ) -> int | None:
     """Count the problems that are right by a score; None where it is no mean of verdicts."""
     metric, _, chosen = key.partition(",")
-    values = [sample.get(metric) for sample in samples if sample["filter"] == chosen]
+    values: list[Any] = [sample.get(metric) for sample in samples if sample["filter"] == chosen]
     verdicts = _VERDICTS.search(metric) and values and all(value in (0, 1) for value in values)
     if not verdicts or not math.isclose(sum(values) / len(values), score["value"], abs_tol=1e-9):
         return None
@@ -144,11 +146,11 @@ def _count_right(
 
 
 def _build_record(
-    name: str, main: str, group: Sequence[Mapping[str, Any]], verdicts: bool
+    name: str, main: str, group: Sequence[Mapping[str, Any]], *, verdicts: bool, higher: bool
 ) -> HarnessRecord:
     metric, _, chosen = main.partition(",")
     sample = next(each for each in group if each["filter"] == chosen)
-    value = sample.get(metric)
+    value: Any = sample.get(metric)
     scores = {
         f"{one},{each['filter']}": _plain(each[one]) for each in group for one in each["metrics"]
     }
@@ -158,7 +160,7 @@ def _build_record(
         prompt=[{"role": "user", "content": str(sample["arguments"][0][0])}],
         reference=str(sample["target"]),
         scores=scores,
-        score=float(value) if _is_number(value) else None,
+        score=float(value) if higher and _is_number(value) else None,
         correct=bool(value) if verdicts else None,
         **_read_answer(sample),
     )
@@ -171,11 +173,12 @@ def _read_answer(sample: Mapping[str, Any]) -> dict[str, Any]:
         return {"completion": first, "answer": str(filtered[0])}
     if not isinstance(first, tuple | list):  # the likelihood of a text
         return {"completion": "", "answer": None}
+    logprobs = [float(response[0]) for response in filtered]
     options = [
-        {"text": str(arguments[1]), "logprob": float(response[0])}
-        for arguments, response in zip(sample["arguments"], filtered, strict=True)
+        {"text": str(arguments[1]), "logprob": logprob}
+        for arguments, logprob in zip(sample["arguments"], logprobs, strict=True)
     ]
-    best = max(range(len(options)), key=lambda i: options[i]["logprob"])
+    best = logprobs.index(max(logprobs))
     return {"completion": options[best]["text"], "answer": str(best), "options": options}
 
 

@@ -241,12 +241,39 @@ def compare_pairs(
         pairs: The two records of each, checked by ``check_same``.
 
     Returns:
-        What is compared, ``accuracy`` or ``bits_per_byte``, and the comparison.
+        What is compared, ``accuracy``, ``bits_per_byte`` or ``score`` (more is better), and the
+        comparison.
+
+    Raises:
+        DataError: The records hold nothing to pair.
     """
     if "nats" in pairs[0][0]:
         return "bits_per_byte", _compare_documents(pairs)
+    if "score" in pairs[0][0]:
+        return "score", _compare_scores(pairs)
     marks = [[bool(pair[side].get("correct")) for pair in pairs] for side in (0, 1)]
     return "accuracy", compare_paired(*marks)
+
+
+def _compare_scores(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> PairedComparison:
+    """Compare by the mean of a score of each answer; more is better."""
+    if any(record.get("score") is None for pair in pairs for record in pair):
+        raise DataError(
+            f"{pairs[0][0]['id']}: this task's records hold no score of each answer to pair",
+            hint="compare its results by their intervals",
+        )
+    differences = [a["score"] - b["score"] for a, b in pairs]
+    found = estimate_ratio(differences, [1.0] * len(pairs))
+    return PairedComparison(
+        total=len(pairs),
+        wins=sum(difference > 0 for difference in differences),
+        losses=sum(difference < 0 for difference in differences),
+        difference=found.value,
+        interval=found.interval,
+        p_value=found.p_value,
+    )
 
 
 def _compare_documents(

@@ -118,6 +118,29 @@ def _mcnemar_exact(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail)
 
 
+def adjust_p_values(p_values: Sequence[float | None]) -> list[float | None]:
+    """Raise p values for the number of comparisons made (Holm).
+
+    Rejecting where the adjusted value is below 0.05 errs anywhere with a chance of at most 5 %.
+
+    Args:
+        p_values: One per comparison; None where there is none, which counts as no comparison.
+
+    Returns:
+        Adjusted values in the same order, never smaller than before and at most 1.
+
+    Source:
+        Holm 1979, Scandinavian Journal of Statistics 6(2), 65-70.
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for place, (p_value, index) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - place) * p_value))
+        adjusted[index] = highest
+    return adjusted
+
+
 @dataclass(frozen=True)
 class RatioEstimate:
     """A ratio of two totals over a sample."""

@@ -222,7 +222,7 @@ class _Writer:
         """Choose a token that fits; one that would end on a taken text is not chosen."""
         allowed_V = self._tokens.allow(place)[: len(self._logits_V)]
         logits_V = self._logits_V.masked_fill(~allowed_V, -torch.inf)
-        while True:
+        while torch.isfinite(logits_V).any():
             token = choose_token(
                 logits_V, temperature=self._temperature, top_p=1.0, generator=self._generator
             )
@@ -231,3 +231,4 @@ class _Writer:
             if not ends or fold_option(unescape(body + found["body"])) not in taken:
                 return token, found
             logits_V[token] = -torch.inf
+        raise self._tokens.no_text()

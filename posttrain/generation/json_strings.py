@@ -66,7 +66,7 @@ class StringTokens:
         self._whole = self._match(b"")
         self._starts = {t: m for t, m in self._whole.items() if not _starts_blank(m["body"])}
         if not self._starts:
-            raise self._no_text()
+            raise self.no_text()
         self._allowed: dict[Place, Tensor] = {}
 
     def find(self, text: str) -> int:
@@ -76,7 +76,7 @@ class StringTokens:
             ConfigError: There is none.
         """
         if text.encode() not in self.pieces:
-            raise self._no_text()
+            raise self.no_text()
         return self.pieces.index(text.encode())
 
     def read(self, half: bytes, token: int) -> re.Match[bytes]:
@@ -104,7 +104,8 @@ class StringTokens:
             self._allowed[place] = allowed_V
         return self._allowed[place]
 
-    def _no_text(self) -> ConfigError:
+    def no_text(self) -> ConfigError:
+        """The error where no token fits: this is no tokenizer of text."""
         return ConfigError(
             f"the tokenizer {self._name} has no tokens of text",
             hint="items cannot be written with it",

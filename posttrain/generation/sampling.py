@@ -76,7 +76,7 @@ class CachedReader:
             if start:
                 yield None
             logits_V = self._read_chunk(token_ids[start : start + _CHUNK_TOKENS])
-        if torch.isnan(logits_V).any():
+        if not (logits_V < torch.inf).all():  # neither infinite nor not a number
             raise NonFiniteError(
                 "the model's output is not a number", hint="its weights are broken"
             )

@@ -56,6 +56,8 @@ def load_classifier(config: ModelConfig, *, prepare: Any = None, **loading: Any)
         model = load_model(config, head="SequenceClassification", **loading)
     else:
         model = _replace_head(load_model(config, **loading), config.path)
+    if hasattr(model, "score"):
+        model.score.float()
     if prepare:
         prepare(model)
     return model
@@ -116,8 +118,11 @@ def prepare_reward(model: Any) -> None:
             segments=kwargs["segments"],
             use_cache=False,
         ).last_hidden_state
-        # Looked up now: adapters put a trained copy of the head in its place.
-        return SequenceClassifierOutput(logits=model.score(hidden[0, kwargs["score_positions"]]))
+        # In fp32: bf16 would round differences of rewards. Looked up now: adapters put a trained
+        # copy of the head in its place.
+        with torch.autocast(hidden.device.type, enabled=False):
+            rewards_R1 = model.score(hidden[0, kwargs["score_positions"]].float())
+        return SequenceClassifierOutput(logits=rewards_R1)
 
     model.forward = take_request
 

@@ -146,6 +146,18 @@ def load_model_config(config: ModelConfig) -> Any:
         raise _explain(config.path, "model", error) from error
 
 
+def load_base_config(config: ModelConfig) -> Any:
+    """Load a model's configuration; of an adapter's folder, that of its base model.
+
+    Raises:
+        CheckpointError: It cannot be found or read.
+    """
+    place = Path(find_model(config.path))
+    if is_adapter(place):
+        config = config.model_copy(update={"path": find_base(place)})
+    return load_model_config(config)
+
+
 def load_model(
     config: ModelConfig,
     *,
@@ -257,6 +269,13 @@ def _load_plain(
         require_extra("gguf", "gguf")
         # transformers derives a config from the file and gets head sizes wrong; ours is beside it.
         settings = {"gguf_file": packed.name, "config": load_model_config(config)}
+    kinds = load_model_config(config).architectures or [""]
+    if head == "CausalLM" and kinds[0].endswith("ForSequenceClassification"):
+        # transformers would leave its head away and go on.
+        raise CheckpointError(
+            f"model {config.path}: scores texts and writes none ({kinds[0]})",
+            hint="give a language model, such as the one that it was trained from",
+        )
     stored = find_quantization(config)
     if stored and quantization:
         raise ConfigError(

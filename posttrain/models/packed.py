@@ -108,7 +108,8 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
             cooled, bias = cooled / temperature, None if bias is None else bias / temperature
         columns: tuple[Tensor, ...] = score_tokens(cooled, weight, bias, targets_N)
         if value_head is not None:
-            columns = (*columns, value_head(hidden[0].float())[:, 0])
+            with torch.autocast(hidden.device.type, enabled=False):
+                columns = (*columns, value_head(hidden[0].float())[:, 0])
         return torch.stack(columns, dim=-1)[None]
 
     model.forward = take_request

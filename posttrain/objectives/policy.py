@@ -28,8 +28,10 @@ def group_advantages(rewards_G: Tensor, *, scale: bool) -> Tensor:
     """
     if len(rewards_G) < 2:
         raise ValueError("a group needs at least 2 completions")
+    if bool((rewards_G == rewards_G[0]).all()):  # their mean may be off by a rounding
+        return torch.zeros_like(rewards_G)
     centred_G = rewards_G - rewards_G.mean()
-    # A hair above 0, so that equal rewards give no advantage, and not 0 / 0.
+    # A hair above 0, for rewards that differ by hardly more than a rounding.
     return centred_G / (rewards_G.std() + 1e-4) if scale else centred_G
 
 
@@ -55,14 +57,16 @@ def generalized_advantages(
     """
     if rewards_L.shape != values_L.shape:
         raise ValueError(f"shapes differ: {rewards_L.shape} and {values_L.shape}")
-    advantages_L = torch.zeros_like(rewards_L)
+    advantages: list[float] = []
     following = value_after = 0.0
-    for t in reversed(range(len(rewards_L))):
-        surprise = float(rewards_L[t]) + gamma * value_after - float(values_L[t])
+    for reward, value in zip(
+        reversed(rewards_L.tolist()), reversed(values_L.tolist()), strict=True
+    ):
+        surprise = reward + gamma * value_after - value
         following = surprise + gamma * gae_lambda * following
-        advantages_L[t] = following
-        value_after = float(values_L[t])
-    return advantages_L
+        advantages.append(following)
+        value_after = value
+    return torch.tensor(advantages[::-1], dtype=rewards_L.dtype)
 
 
 def clipped_policy_loss(

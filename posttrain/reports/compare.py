@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from posttrain.reports.terminal import build_table, to_text
 from posttrain.reports.transcripts import Sample, build_answer, build_sample
 
 _MOST_CHANGES = 5
-_SIGNIFICANT = 0.05
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Side:
     interval: tuple[float, float] | None
     """95 %; None for a single text."""
     correct: int | None
-    """None where texts are foretold and nothing is right or wrong."""
+    """None where nothing is right or wrong: texts are foretold, or answers have a score."""
     total: int
     unshared: int
     """Problems that only this side has; they are left out of every number."""
@@ -41,7 +41,9 @@ class Side:
     @property
     def amount(self) -> str:
         """On how much it was measured, and how much of it was right."""
-        return f"{self.total} texts" if self.correct is None else f"{self.correct} of {self.total}"
+        if self.correct is None:
+            return f"{self.total} {'problems' if self.metric == 'score' else 'texts'}"
+        return f"{self.correct} of {self.total}"
 
     @property
     def shown(self) -> str:
@@ -62,7 +64,7 @@ class TaskComparison:
     first: Side
     second: Side
     metric: str
-    """Of the difference: ``accuracy`` or ``bits_per_byte``."""
+    """Of the difference: ``accuracy``, ``bits_per_byte`` or ``score``."""
     paired: PairedComparison
     """First minus second."""
     only_first: tuple[Sample, ...]
@@ -77,7 +79,7 @@ class TaskComparison:
     @property
     def is_shown(self) -> bool:
         """Whether chance is an unlikely explanation of the difference."""
-        return self.paired.p_value is not None and self.paired.p_value < _SIGNIFICANT
+        return self.paired.p_value is not None and self.paired.p_value < SIGNIFICANT
 
     @property
     def difference(self) -> str:
@@ -92,6 +94,8 @@ class TaskComparison:
     @property
     def methods(self) -> str:
         """How the numbers were found."""
+        if self.metric == "score":
+            return "Intervals and p: Student's t over the problems."
         if self.metric == "accuracy":
             return "Intervals: Wilson; difference: Newcombe 1998; p: exact McNemar test."
         return "Intervals and p: Student's t of ratios over the texts (Cochran 1977)."
@@ -101,15 +105,17 @@ class TaskComparison:
         """The result in one sentence."""
         paired, p_value = self.paired, formatting.format_p_value(self.paired.p_value)
         size = formatting.format_change(self.metric, abs(paired.difference)).lstrip("+")
-        things = "problems" if self.metric == "accuracy" else "texts"
+        things = "texts" if self.metric == "bits_per_byte" else "problems"
         if paired.p_value is None:
-            return f"One text alone cannot tell whether the difference of {size} is chance."
+            return (
+                f"One {things[:-1]} alone cannot tell whether the difference of {size} is chance."
+            )
         if not self.is_shown:
             return (
                 f"These {paired.total} {things} show no difference between {self.first.name} and "
                 f"{self.second.name}: {size} apart, and chance explains that (p {p_value})."
             )
-        first_is_better = (paired.difference > 0) == (self.metric == "accuracy")
+        first_is_better = (paired.difference > 0) == (self.metric != "bits_per_byte")
         sides = [self.first.name, self.second.name]
         better, worse = sides if first_is_better else reversed(sides)
         return f"{better} is better than {worse} by {size} (p {p_value})."
@@ -142,10 +148,10 @@ def compare_runs(first: Path, second: Path) -> Comparison:
     """
     folders, tasks = [], []
     for path in (first, second):
-        folder, found = _find_tasks(path.resolve())
+        folder, found = find_tasks(path.resolve())
         folders.append(folder)
         tasks.append({task.label: task for task in found})
-    names = _tell_apart(*folders)
+    names = tell_apart(folders)
     if len(tasks[0]) == len(tasks[1]) == 1 and all(load_task(p) for p in (first, second)):
         # Two task folders were named one by one, so their own names need not agree.
         tasks[1] = dict(zip(tasks[0], tasks[1].values(), strict=True))
@@ -157,11 +163,11 @@ def compare_runs(first: Path, second: Path) -> Comparison:
         )
     left_out = [label for side in tasks for label in side if label not in common]
     pairs = [(tasks[0][label], tasks[1][label]) for label in common]
-    compared = [_compare_tasks(n, pair, names) for n, pair in zip(common, pairs, strict=True)]
+    compared = [compare_tasks(n, pair, names) for n, pair in zip(common, pairs, strict=True)]
     return Comparison(names[0], names[1], tuple(compared), tuple(left_out))
 
 
-def _find_tasks(path: Path) -> tuple[Path, list[TaskFolder]]:
+def find_tasks(path: Path) -> tuple[Path, list[TaskFolder]]:
     """Find the finished tasks that a path means, and the task or stage folder it comes to."""
     if not path.is_dir():
         raise DataError(f"{path}: no such folder", hint="give a run, a stage or a task folder")
@@ -183,19 +189,39 @@ def _find_tasks(path: Path) -> tuple[Path, list[TaskFolder]]:
     return folder, finished
 
 
-def _tell_apart(first: Path, second: Path) -> tuple[str, str]:
-    """Name two folders by as many of their last parts as it takes, two at least."""
-    if first == second:
-        raise DataError(f"{first}: compared with itself", hint="give two different folders")
+def tell_apart(folders: Sequence[Path]) -> list[str]:
+    """Name folders by as many of their last parts as it takes, two at least.
+
+    Raises:
+        DataError: A folder is there twice.
+    """
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise DataError(f"{twice}: compared with itself", hint="give different folders")
     depth = 2
-    while first.parts[-depth:] == second.parts[-depth:]:
+    while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1
-    return Path(*first.parts[-depth:]).as_posix(), Path(*second.parts[-depth:]).as_posix()
+    return [Path(*folder.parts[-depth:]).as_posix() for folder in folders]
 
 
-def _compare_tasks(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]) -> TaskComparison:
-    first, second = (_index_records(task) for task in tasks)
-    shared = [identity for identity in first if identity in second]
+def compare_tasks(
+    label: str,
+    tasks: Sequence[TaskFolder],
+    names: Sequence[str],
+    only: Collection[str] | None = None,
+) -> TaskComparison:
+    """Compare two evaluations of one task.
+
+    Args:
+        label: Of the task.
+        tasks: The two.
+        names: What to call them.
+        only: Names of the problems to compare; all that both have where absent.
+
+    Raises:
+        DataError: As ``compare_runs``.
+    """
+    first, second = (index_records(task) for task in tasks)
+    shared = [i for i in first if i in second and (only is None or i in only)]
     if not shared:
         raise DataError(
             f"{tasks[0].path} and {tasks[1].path} share no problem: their ids have nothing in "
@@ -210,7 +236,7 @@ def _compare_tasks(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]
         for number, (name, rows) in enumerate(zip(names, (first, second), strict=True))
     ]
     marks = [(bool(a.get("correct")), bool(b.get("correct"))) for a, b in pairs]
-    only = [
+    one_sided = [
         tuple(
             _build_change(names, *pair)
             for pair, mark in zip(pairs, marks, strict=True)
@@ -218,7 +244,7 @@ def _compare_tasks(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]
         )
         for m in ((True, False), (False, True))
     ]
-    samples = [changes[:_MOST_CHANGES] for changes in only]
+    samples = [changes[:_MOST_CHANGES] for changes in one_sided]
     return TaskComparison(label, sides[0], sides[1], metric, paired, *samples)
 
 
@@ -229,12 +255,20 @@ def _build_side(name: str, rows: Sequence[Row], unshared: int) -> Side:
         interval = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None
         value = math.exp(found.value)
         return Side(name, "perplexity", value, interval, None, len(rows), unshared)
+    if "score" in rows[0]:
+        found = estimate_ratio([r["score"] for r in rows], [1.0] * len(rows))
+        return Side(name, "score", found.value, found.interval, None, len(rows), unshared)
     correct = sum(bool(row.get("correct")) for row in rows)
     interval = wilson_interval(correct, len(rows))
     return Side(name, "accuracy", correct / len(rows), interval, correct, len(rows), unshared)
 
 
-def _index_records(task: TaskFolder) -> dict[str, Row]:
+def index_records(task: TaskFolder) -> dict[str, Row]:
+    """Read a task's records by name of the problem.
+
+    Raises:
+        DataError: There are none, or a name is there twice.
+    """
     rows: dict[str, Row] = {}
     for row in task.load_records():
         identity = str(row.get("id"))
@@ -333,15 +367,26 @@ def build_comparison_report(comparison: Comparison, out: Path) -> Path:
 
 
 def _draw_task(task: TaskComparison) -> Markup | None:
-    if task.metric != "accuracy":
-        return None  # two perplexities have no common zero to draw bars from
+    return draw_sides(task.metric, (task.first, task.second), wide=False)
+
+
+def draw_sides(metric: str, sides: Sequence[Side], *, wide: bool) -> Markup | None:
+    """Draw accuracies as bars; nothing else has a zero that bars could start from."""
+    if metric != "accuracy":
+        return None
     # matplotlib takes half a second to load, and the terminal needs none of it.
     from posttrain.reports import figures
 
-    # A and B: the names are the user's, and a plot's font need not have their letters.
+    # A, B, ...: the names are the user's, and a plot's font need not have their letters.
     bars = [
-        figures.Bar(letter, side.value, side.interval, series)
-        for series, (letter, side) in enumerate(zip("AB", (task.first, task.second), strict=True))
+        figures.Bar(letter_of(series), side.value, side.interval, series)
+        for series, side in enumerate(sides)
         if side.interval
     ]
-    return figures.draw_bars("Accuracy with 95 % intervals", bars, wide=False)
+    return figures.draw_bars("Accuracy with 95 % intervals", bars, wide=wide)
+
+
+def letter_of(number: int) -> str:
+    """Letter of a side on a page: A, B, ... Z, A2, B2, ..."""
+    turn, place = divmod(number, 26)
+    return f"{chr(ord('A') + place)}{turn + 1 if turn else ''}"

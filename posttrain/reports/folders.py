@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from posttrain.config.train import TRAINING_STAGES
 from posttrain.errors import DataError
 
 Row = dict[str, Any]
@@ -57,7 +58,7 @@ class StageFolder:
     path: Path
     name: str
     kind: str
-    """``sample-data``, ``evaluate``, or the training method."""
+    """As ``stage`` in the recipe; without one ``training``, ``evaluate`` or ``sample-data``."""
     settings: Row
     """Its part of the recipe."""
     outcome: Row
@@ -70,7 +71,7 @@ class StageFolder:
     @property
     def is_training(self) -> bool:
         """Whether the stage changes weights."""
-        return self.kind not in ("evaluate", "sample-data")
+        return self.kind in (*TRAINING_STAGES, "training")
 
     @property
     def state(self) -> str:
@@ -190,7 +191,7 @@ def build_metrics(lines: Iterable[Row]) -> Metrics:
         step = line.get("step")
         if not isinstance(step, int | float):
             continue
-        if "validation_loss" in line or "validation_token_accuracy" in line:
+        if any(name.startswith("validation_") for name in line):
             _drop_from(validation, step)
             validation.append(line)
         if "loss" in line or "learning_rate" in line:

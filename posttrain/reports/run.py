@@ -10,30 +10,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from posttrain.logs import format_bytes, format_duration
+from posttrain.logs import format_duration
 from posttrain.reports import accounting, figures, formatting, summary
-from posttrain.reports.folders import Row, RunFolder, StageFolder, load_run
+from posttrain.reports.folders import Row, RunFolder, load_run
 from posttrain.reports.pages import write_page
+from posttrain.reports.training import build_training
 from posttrain.reports.transcripts import Sample, choose_samples
 
 REPORT_NAME = "report.html"
-_PLOTS = (
-    ("Loss (nats per token)", "loss", "validation_loss", False),
-    ("Token accuracy", "token_accuracy", "validation_token_accuracy", True),
-    ("Learning rate", "learning_rate", "", False),
-    ("Gradient norm", "grad_norm", "", False),
-)
-
-
-@dataclass(frozen=True)
-class TrainingView:
-    """One training stage, ready to show."""
-
-    stage: StageFolder
-    facts: accounting.Pairs
-    plots: list[Markup]
-    thinned: bool
-    """Whether a plot shows means and ranges of neighbours instead of every point."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ def build_run_report(run: Path) -> Path:
         "score_rows": summary.list_score_rows(outcomes),
         "training_rows": summary.list_training_rows(found),
         "accuracy_plot": _draw_accuracies(outcomes),
-        "trainings": [_build_training(s, found.config) for s in found.training_stages],
+        "trainings": [build_training(s, found.config) for s in found.training_stages],
         "evaluations": list(_list_evaluations(outcomes)),
         "transcripts": _list_transcripts(outcomes),
         "data": [view for view in views if view],
@@ -118,67 +102,6 @@ def _draw_accuracies(outcomes: list[summary.TaskOutcome]) -> Markup | None:
                 bars.append(figures.Bar(label, score.value, score.interval, series))
     title, wide = "Accuracy with 95 % intervals", len(outcomes) > 1
     return figures.draw_bars(title, bars, wide=wide) if bars else None
-
-
-def _build_training(stage: StageFolder, config: Row) -> TrainingView:
-    plots = []
-    for title, key, validation_key, percent in _PLOTS:
-        names = [("training", key), ("validation", validation_key)]
-        lines = [
-            figures.Line(name, *stage.metrics.series(k), sparse=name == "validation")
-            for name, k in names
-            if k and stage.metrics.series(k)[0]
-        ]
-        if lines:
-            from_zero = key in ("learning_rate", "grad_norm")
-            plots.append(figures.draw_lines(title, lines, percent=percent, from_zero=from_zero))
-    thinned = len(stage.metrics.training) > figures.MOST_POINTS
-    return TrainingView(stage, list(_list_training_facts(stage, config)), plots, thinned)
-
-
-def _list_training_facts(stage: StageFolder, config: Row) -> Iterator[tuple[str, str]]:
-    """Name and text of what is worth knowing of a training stage, as far as it is known."""
-    last = stage.metrics.training[-1] if stage.metrics.training else {}
-    closing = stage.summary
-    if steps := closing.get("steps") or last.get("step"):
-        yield "Steps", formatting.format_count(steps)
-    _, losses = stage.metrics.series("loss")
-    first_loss = closing.get("loss_first") or (losses[0] if losses else None)
-    last_loss = closing.get("loss_last") or (losses[-1] if losses else None)
-    if first_loss is not None and last_loss is not None:
-        yield "Loss, first to last", f"{first_loss:.3f} → {last_loss:.3f}"
-    steps_seen, validation = stage.metrics.series("validation_loss")
-    if validation:
-        best = min(range(len(validation)), key=lambda i: validation[i])
-        yield "Best validation loss", f"{validation[best]:.3f} at step {steps_seen[best]:.0f}"
-    for name, key in (("Tokens", "tokens"), ("Supervised tokens", "trained_tokens")):
-        if count := closing.get(key) or last.get(key):
-            yield name, formatting.format_count(count)
-    if speed := closing.get("tokens_per_second") or last.get("tokens_per_second"):
-        yield "Tokens per second", formatting.format_count(speed)
-    trainable, whole = closing.get("trainable_parameters"), closing.get("total_parameters")
-    if trainable and whole:
-        share = formatting.format_percent(trainable / whole)
-        yield "Trainable parameters", f"{trainable:,} of {whole:,} ({share})"
-    if closing.get("weight_delta") is not None:
-        yield "Change of the weights", formatting.format_number(closing["weight_delta"])
-    if peak := stage.outcome.get("peak_memory_bytes"):
-        yield "Peak memory", format_bytes(peak)
-    if seconds := stage.outcome.get("seconds") or last.get("seconds"):
-        yield "Time", format_duration(seconds)
-    yield from _list_settings(stage.settings, config)
-
-
-def _list_settings(settings: Row, config: Row) -> Iterator[tuple[str, str]]:
-    if settings.get("learning_rate") is not None:
-        schedule = settings.get("schedule", "")
-        yield "Learning rate", f"{settings['learning_rate']:g} {schedule}".strip()
-    if batch := settings.get("batch_tokens"):
-        yield "Batch", f"{batch:,} tokens × {settings.get('accumulate', 1)}"
-    if settings and not settings.get("steps") and settings.get("epochs"):
-        yield "Epochs", f"{settings['epochs']:g}"
-    if settings and config.get("tuning") == "lora":
-        yield "LoRA rank", str((config.get("lora") or {}).get("rank", ""))
 
 
 def _list_evaluations(outcomes: list[summary.TaskOutcome]) -> Iterator[EvaluationView]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from posttrain.config.train import ONLINE_STAGES
 from posttrain.errors import DataError
 from posttrain.evaluation.results import compare_records
 from posttrain.evaluation.statistics import wilson_interval
@@ -90,7 +91,7 @@ class Difference:
         """``better``, ``worse``, or ``same`` where chance explains it."""
         if self.p_value is None or self.p_value >= 0.05:
             return "same"
-        return "better" if (self.value > 0) == (self.metric == "accuracy") else "worse"
+        return "better" if (self.value > 0) == (self.metric != "bits_per_byte") else "worse"
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,8 @@ def list_training_rows(run: RunFolder) -> list[ResultRow]:
     note = " so far" if unfinished else ""
     trained = _sum(total.get("trained_tokens") for total in totals)
     rows = [
-        ("Loss, first to last", _losses(totals)),
+        ("Loss, first to last", _losses(stages)),
+        ("Reward, first to last", _rewards(stages)),
         ("Tokens per second", _speed(totals)),
         ("Supervised tokens", trained and formatting.format_count(trained) + note),
         ("Peak memory", max(peaks, default=0) and format_bytes(max(peaks))),
@@ -260,12 +262,22 @@ def _stage_totals(stage: StageFolder) -> Row:
     return stage.metrics.training[-1] if stage.metrics.training else {}
 
 
-def _losses(totals: list[Row]) -> str:
-    """Write where the training loss began and ended; of several stages the last one's."""
+def _losses(stages: list[StageFolder]) -> str:
+    """Write where the training loss began and ended; of several stages the last one's.
+
+    That of online methods is left out: advantages have no mean, so it says nothing.
+    """
+    totals = [_stage_totals(stage) for stage in stages if stage.kind not in ONLINE_STAGES]
     known = [total for total in totals if total.get("loss_first") and total.get("loss_last")]
     if not known:
         return ""
     return f"{known[-1]['loss_first']:.3f} to {known[-1]['loss_last']:.3f}"
+
+
+def _rewards(stages: list[StageFolder]) -> str:
+    """Write where the reward began and ended; of several stages the last one's."""
+    courses = [values for stage in stages if (values := stage.metrics.series("reward")[1])]
+    return f"{courses[-1][0]:.3f} to {courses[-1][-1]:.3f}" if courses else ""
 
 
 def _speed(totals: list[Row]) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SAME_WORTH = "all answers are worth the same"
 NOT_FINISHED = "no answer that is worth more was finished"
-NO_TEXT = "fewer than two different answers with text"
+ONE_TEXT = "fewer than two different answers with text"
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def _answer_chunks(
 
     if not chunks:
         return
-    rewards = Rewards(settings.rewards, prompts, compute.device)
+    rewards = Rewards(settings.rewards, prompts, tokenizer, compute.device)
     dtype = "bfloat16" if compute.precision == "bf16" else "float32"
     model = load_model(config, attention="sdpa", dtype=dtype).to(compute.device)
     progress = Progress("pairs", sum(map(len, chunks)), "prompts")
@@ -312,7 +312,7 @@ def choose_pairs(answers: Sequence[Answer], most: int) -> list[tuple[Answer, Ans
         if answer.text.strip() and (known is None or known.score < answer.score):
             different[answer.text] = answer
     if len(different) < 2:
-        return SAME_WORTH if any(answer.text.strip() for answer in answers) else NO_TEXT
+        return ONE_TEXT
     best = sorted((a for a in different.values() if a.finished), key=lambda a: -a.score)
     worst = sorted(different.values(), key=lambda a: a.score)
     pairs = [(a, b) for a, b in zip(best, worst, strict=False) if a.score > b.score]

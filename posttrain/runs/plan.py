@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from posttrain.config.recipe import Recipe
-from posttrain.config.train import FixedDataStage, OnlineStage, TrainingStage
+from posttrain.config.train import FixedDataStage, GrpoStage, OnlineStage, PpoStage, TrainingStage
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
 from posttrain.models.load import load_model_config
@@ -17,6 +17,8 @@ from posttrain.models.lora import count_lora_parameters
 from posttrain.models.memory import estimate_memory, weigh_frozen
 from posttrain.runs.prepare import prepare_stages
 from posttrain.training.batches import Schedule, build_schedule
+from posttrain.training.rewards import check_references
+from posttrain.training.rollouts import check_room
 
 
 def plan_recipe(recipe: Recipe) -> str:
@@ -55,7 +57,9 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         f"{len(data.validation):,} validation examples + {report['test_rows']:,} test + "
         f"{sum(report['rejects'].values()):,} not used"
     )
-    if isinstance(stage, OnlineStage):
+    if isinstance(stage, GrpoStage | PpoStage):
+        check_room(stage, data.train)
+        check_references(stage.rewards, data.train)
         yield from _plan_rollouts(stage, data)
         largest = stage.batch_tokens
     else:
@@ -131,9 +135,10 @@ def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int
         )
     model.tie_weights()
     total = sum(parameter.numel() for parameter in model.parameters())
+    value_head = config.get_text_config().hidden_size + 1 if stage.stage == "ppo" else 0
     if recipe.tuning == "full":
-        return total, total, 0.0
-    added = count_lora_parameters(model, recipe.lora)
+        return total + value_head, total + value_head, 0.0
+    added = count_lora_parameters(model, recipe.lora) + value_head
     bf16 = recipe.compute.precision == "bf16"
     frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
     return total + added, added, frozen

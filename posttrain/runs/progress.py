@@ -82,6 +82,12 @@ class Progress:
         Raises:
             ConfigError: That stage has not been run.
         """
+        handed_over = self.folder / name / "verl" / "next.txt"
+        if name not in self.models and handed_over.is_file():
+            raise ConfigError(
+                f"stage `{stage.name}` needs the model of `{name}`, which verl makes",
+                hint=f"what to do is in {handed_over}",
+            )
         if name in self.pending or name not in self.models:
             raise ConfigError(
                 f"stage `{stage.name}` needs the model of `{name}`, which has not been made",
@@ -182,6 +188,8 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     if hasattr(stage, "learning_rate"):
         basis["tuning"] = recipe.tuning
         basis["lora"] = None if recipe.tuning == "full" else recipe.lora.model_dump(mode="json")
+    if tasks := getattr(stage, "tasks_folder", None):
+        basis["tasks"] = {str(f): digest_file(f) for f in sorted(tasks.rglob("*")) if f.is_file()}
     if compared := getattr(stage, "compare_to", None):
         basis["compared"] = progress.evaluations.get(compared, ("", ""))[1]
     return digest_json(basis)

@@ -2,13 +2,14 @@
 
 One row is one pair::
 
-    {"prompt": [{"role": "system", "content": "..."}, {"role": "user", "content": "..."}],
+    {"prompt": [{"role": "user", "content": "..."}],
      "chosen": {"content": "..."}, "rejected": {"content": "..."},
      "metadata": {"chosen_score": 0.95, "rejected_score": 0.3, "flaw": "wrong_key"}}
 
-A prompt asks for a multiple-choice item as JSON, or it asks a multiple-choice question. The
-rejected text has one flaw that the chosen text does not have, and the metadata name it. Scores lie
-between 0 and 1, lower for a worse flaw, and the chosen score is always the higher one.
+A prompt asks for a multiple-choice item as JSON, in the words in which every model is asked for one
+(``posttrain.items``), or it asks a multiple-choice question after a system turn. The rejected text
+has one flaw that the chosen text does not have, and the metadata name it. Scores lie between 0 and
+1, lower for a worse flaw, and the chosen score is always the higher one.
 """
 
 import json
@@ -18,16 +19,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from posttrain.items import build_item_messages, read_item_row
 from posttrain.samples.mcq import KEYS, SKILLS, generate_mcq
 
 # A row of the multiple-choice module, or an item as a completion writes it.
 Item = dict[str, Any]
 
-_WRITER = (
-    "You write multiple-choice questions for English language arts. Reply with one JSON object "
-    "that has the keys question, answer_options, answer, and answer_explanation, and with nothing "
-    "else."
-)
 _TUTOR = "You are a kind tutor. Name the right option and explain why it is right."
 
 
@@ -40,11 +37,12 @@ def _text(item: Item, key: str) -> str:
 
 
 def _write(item: Item) -> str:
+    """The text of ``format_item``, also of items that are none."""
     content = {
         "question": item["stem"],
-        "answer_options": item["options"],
+        "options": {option["key"]: option["text"] for option in item["options"]},
         "answer": item["answer"],
-        "answer_explanation": item["explanation"],
+        "explanation": item["explanation"],
     }
     return json.dumps(content, ensure_ascii=False)
 
@@ -147,16 +145,10 @@ FLAWS = (
 
 def _prompt(item: Item, asks_for_item: bool) -> list[dict[str, str]]:
     if asks_for_item:
-        system = _WRITER
-        user = (
-            f"Write one question for grade {item['grade']} on {item['skill']}.\n"
-            f"Difficulty: {item['difficulty']}\n"
-            f"Standard: {item['standard']} ({item['standard_description']})"
-        )
-    else:
-        options = "\n".join(f"{each['key']}. {each['text']}" for each in item["options"])
-        system, user = _TUTOR, f"{item['stem']}\n\n{options}"
-    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return build_item_messages(read_item_row(item)[0])
+    options = "\n".join(f"{each['key']}. {each['text']}" for each in item["options"])
+    question = {"role": "user", "content": f"{item['stem']}\n\n{options}"}
+    return [{"role": "system", "content": _TUTOR}, question]
 
 
 def generate_preference(num: int, seed: int) -> Iterator[dict[str, object]]:
@@ -169,12 +161,21 @@ def generate_preference(num: int, seed: int) -> Iterator[dict[str, object]]:
     Yields:
         One pair, in the shape given at the top of this module.
     """
+    return _generate(num, seed, FLAWS)
+
+
+def generate_mcq_preference(num: int, seed: int) -> Iterator[dict[str, object]]:
+    """Make the pairs alone whose prompt asks for an item; otherwise as ``generate_preference``."""
+    return _generate(num, seed, tuple(flaw for flaw in FLAWS if flaw.asks_for_item))
+
+
+def _generate(num: int, seed: int, known: tuple[Flaw, ...]) -> Iterator[dict[str, object]]:
     rng = Random(seed)
     one_per_skill = list(generate_mcq(len(SKILLS), rng.randrange(2**32)))
     for index, item in enumerate(generate_mcq(num, rng.randrange(2**32))):
-        if index % len(FLAWS) == 0:
-            flaws = rng.sample(FLAWS, len(FLAWS))
-        flaw = flaws[index % len(FLAWS)]
+        if index % len(known) == 0:
+            flaws = rng.sample(known, len(known))
+        flaw = flaws[index % len(known)]
         other = rng.choice([one for one in one_per_skill if one["standard"] != item["standard"]])
         chosen = _write(item) if flaw.asks_for_item else str(item["explanation"])
         yield {

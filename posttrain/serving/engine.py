@@ -150,7 +150,7 @@ class Engine:
             if not self.alive:
                 raise _stopping_error()
             self._waiting = deque(job for job in self._waiting if not job.cancelled)
-            busy = len(self._waiting) + len(self._running)
+            busy = len(self._waiting) + sum(not job.cancelled for job in self._running)
             if busy >= self._max_waiting + self._max_running:
                 raise ApiError(
                     429,

@@ -49,12 +49,17 @@ def describe_error(error: HTTPException) -> dict[str, Any]:
     fallback = "server_error" if error.status_code >= 500 else "invalid_request_error"
     return {
         "error": {
-            "message": error.detail,
+            "message": _readable(error.detail),
             "type": _TYPES.get(error.status_code, fallback),
-            "param": getattr(error, "param", None),
+            "param": _readable(getattr(error, "param", None)),
             "code": getattr(error, "code", None),
         }
     }
+
+
+def _readable(text: str | None) -> str | None:
+    """A text that can be sent; a field's name may hold what is no Unicode."""
+    return text and text.encode(errors="replace").decode()
 
 
 def answer_error(error: HTTPException) -> JSONResponse:

@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from posttrain.generation.items import WrittenItem
 from posttrain.items import ItemRequest
-from posttrain.serving.schema import StrictModel, Temperature, count_usage
-
+from posttrain.serving.schema import StrictModel, Temperature, Text, count_usage
 
 _GRADE = r"^(K|[1-9]|1[0-2])(-([1-9]|1[0-2]))?$"
 
@@ -37,8 +36,8 @@ class McqRequest(StrictModel):
     locale: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en-US"
     instructions: ShortText = ""
     type: Literal["mcq"] = "mcq"
-    stimulus: str = ""
-    model: str | None = None
+    stimulus: Text = ""
+    model: Text | None = None
     temperature: Temperature = 0.7
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
 

@@ -10,7 +10,7 @@ import time
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from posttrain.generation.sampling import SamplingOptions
 from posttrain.serving.limits import ApiError
@@ -43,6 +43,18 @@ _WITHOUT_EFFECT = {
     "prompt_cache_retention",
     "parallel_tool_calls",
 }
+
+
+def _check_unicode(text: str) -> str:
+    """JSON can write half of a surrogate pair, which no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not valid Unicode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_unicode)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -86,7 +98,7 @@ class TextPart(StrictModel):
     """A part of a message; only text is supported."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(StrictModel):
@@ -94,7 +106,7 @@ class ChatMessage(StrictModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     """``developer`` is OpenAI's newer word for ``system``."""
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Text | Annotated[list[TextPart], Field(min_length=1)]
 
     def to_message(self) -> dict[str, Any]:
         """The turn as chat templates take it."""
@@ -114,7 +126,7 @@ class StreamOptions(StrictModel):
 class WritingRequest(StrictModel):
     """What requests for chats and for completions share."""
 
-    model: str
+    model: Text
     max_tokens: PositiveInt | None = None
     temperature: Temperature = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -154,7 +166,7 @@ class ChatRequest(WritingRequest):
 class CompletionRequest(WritingRequest):
     """``POST /v1/completions``."""
 
-    prompt: Annotated[str, Field(min_length=1)]
+    prompt: Annotated[Text, Field(min_length=1)]
 
 
 def count_usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:

@@ -32,6 +32,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: The address is in use, not allowed, or not of this machine.
     """
+    bound = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -40,6 +41,8 @@ def bind_socket(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
+        if bound:
+            bound.close()
         raise ConfigError(
             f"cannot listen on {host} port {port}: {error.strerror or error}",
             hint="choose another port=NUMBER, or port=0 for a free one",

@@ -44,10 +44,11 @@ def describe_data(data: PreparedData) -> None:
             f"{contamination['evaluation_problems']:,} evaluation problems"
             + (f": {_ACTIONS[contamination['action']]}" if contamination["matched_rows"] else "")
         )
-    say(
-        f"data: {report['tokens']:,} tokens, {report['trained_tokens']:,} of them trained "
-        f"({report['trained_tokens'] / report['tokens']:.0%})"
-    )
+    tokens, trained = report["tokens"], report["trained_tokens"]
+    share = f", {trained:,} of them trained ({trained / tokens:.0%})" if trained else " of prompts"
+    say(f"data: {tokens:,} tokens{share}")
+    if joined := report.get("joined_turns"):
+        say(f"data:   {joined:,} rows with assistant turns in a row, joined for the template")
     for check in report["audit"]:
         say(
             f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "

@@ -208,7 +208,8 @@ def _summarize(
 
 def _last_validation(job: TrainingJob) -> dict[str, float]:
     """Figures of the last validation, which an earlier attempt may have made."""
-    for row in reversed(load_jsonl(job.folder / "metrics.jsonl")):
+    path = job.folder / "metrics.jsonl"
+    for row in reversed(load_jsonl(path) if path.is_file() else []):
         if found := {n: v for n, v in row.items() if n.startswith("validation_")}:
             return found
     return {}

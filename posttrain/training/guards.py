@@ -28,16 +28,17 @@ def check_trainable(model: Any) -> tuple[int, int]:
     return trainable, total
 
 
-def check_gradients(model: Any, step: int) -> None:
+def check_gradients(model: Any, step: int, *, may_vanish: bool = False) -> None:
     """Look at the gradients before they are applied.
 
     Args:
         model: After the backward pass of a whole step.
         step: Optimizer steps done before this one.
+        may_vanish: Whether a first step may rightly teach nothing.
 
     Raises:
         NonFiniteError: A gradient is NaN or infinite; the weights are untouched.
-        VerificationError: In the first step, no gradient at all is different from 0.
+        VerificationError: There is no gradient; or, in the first step, none different from 0.
     """
     gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
     if not gradients:
@@ -50,7 +51,7 @@ def check_gradients(model: Any, step: int) -> None:
             "the update was not applied",
             hint="lower the learning rate, or look at the rows with posttrain inspect",
         )
-    if step == 0 and total == 0:
+    if step == 0 and total == 0 and not may_vanish:
         raise VerificationError(
             "step 1: every gradient is 0; the loss depends on nothing trainable"
         )

@@ -10,7 +10,7 @@ from posttrain.data.masking import Masking, mask_batch
 from posttrain.data.prepare import PreparedData
 from posttrain.errors import ConfigError
 from posttrain.logs import say
-from posttrain.models.load import Quantization, load_model, load_model_config, load_tokenizer
+from posttrain.models.load import Quantization, load_base_config, load_model, load_tokenizer
 from posttrain.models.masked import can_pack_encoder, check_encoder, prepare_masked, score_masked
 from posttrain.models.packed import TokenScores
 from posttrain.training.batches import Finish
@@ -81,7 +81,7 @@ class MaskedObjective(LanguageObjective):
 
 def build_encoder(job: TrainingJob) -> Any:
     """Load an encoder for training: packed attention where it can be, adapters where asked for."""
-    config = load_model_config(job.recipe.model)
+    config = load_base_config(job.recipe.model)
     check_encoder(config, load_tokenizer(job.recipe.model), job.recipe.model.path)
     attention = begin_model(job)
     if not can_pack_encoder(config):

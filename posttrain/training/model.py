@@ -43,7 +43,7 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
     )
     model = tune(job, model)
     for head in heads:  # last, or adapters would freeze it
-        model.value_head = head
+        model.value_head = head.to(model.device)
     return model
 
 

@@ -100,7 +100,8 @@ def set_estimated_advantages(samples: Sequence[Sample], stage: PpoStage) -> dict
     weight, with every token.
 
     Returns:
-        Share of the returns' variance that the value head explains.
+        Share of the returns' variance that the value head explains; below 0 where it is worse
+        than their mean.
     """
     for sample in samples:
         assert sample.old_values_L is not None
@@ -118,7 +119,9 @@ def set_estimated_advantages(samples: Sequence[Sample], stage: PpoStage) -> dict
     mean, spread = joined_N.mean(), joined_N.std(unbiased=False)
     for sample in samples:
         assert sample.advantages_L is not None
-        sample.advantages_L = (sample.advantages_L - mean) / (spread + 1e-8)
+        # A hair above 0, as with groups.
+        sample.advantages_L = (sample.advantages_L - mean) / (spread + 1e-4)
     variance = float(returns_N.var(unbiased=False))
     unexplained = float(joined_N.var(unbiased=False))
-    return {"explained_variance": 1 - unexplained / variance if variance > 0 else 0.0}
+    # Returns that differ by roundings only have no variance to explain.
+    return {"explained_variance": 1 - unexplained / variance if variance > 1e-8 else 0.0}

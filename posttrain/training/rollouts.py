@@ -6,7 +6,7 @@ Letters: N completion tokens of a batch, L tokens of one completion.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posttrain.config.train import GrpoStage, PpoStage
 from posttrain.data.pack import pack_sizes
+from posttrain.data.store import ExampleStore
+from posttrain.errors import ConfigError
 from posttrain.generation.greedy import Completion, generate_sampled
 from posttrain.layout import NO_PARENT, Segment, build_batch
 from posttrain.training.batches import to_tensors
 
-# Answers written side by side.
-_BATCH = 256
+SIDE_BY_SIDE = 256
+"""Answers written at once."""
 
 
 @dataclass
@@ -46,8 +49,19 @@ class Sample:
         return self.completion.token_ids
 
 
-Grade = Callable[[Sequence[np.ndarray[Any, Any]], Sequence[Completion], Sequence[int]], list[float]]
-"""Prompts, completions and numbers of the prompts' examples -> rewards."""
+def check_room(stage: GrpoStage | PpoStage, prompts: ExampleStore) -> None:
+    """Refuse prompts that do not fit a batch together with an answer.
+
+    Raises:
+        ConfigError: Says how long they may get.
+    """
+    longest = int(prompts.lengths.max()) + stage.max_new_tokens
+    if longest > stage.batch_tokens:
+        raise ConfigError(
+            f"stage `{stage.name}`: a prompt with its answer may have {longest} tokens, "
+            f"batch_tokens is {stage.batch_tokens}",
+            hint="raise batch_tokens, or lower max_new_tokens or data.max_tokens",
+        )
 
 
 def write_samples(
@@ -81,7 +95,7 @@ def write_samples(
             tokenizer,
             [prompts[group].tolist() for group in groups],
             max_new_tokens=max_new_tokens,
-            batch_size=_BATCH,
+            batch_size=SIDE_BY_SIDE,
             temperature=temperature,
             seed=seed,
         )

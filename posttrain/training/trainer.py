@@ -87,6 +87,8 @@ class PackedTrainer(Trainer):
     """Validation metric that says which checkpoint is best."""
     apart: tuple[str, ...] = ()
     """Starts of the names of weights that are kept in files of their own."""
+    may_vanish = False
+    """Whether the first step's gradient may rightly be 0."""
 
     def __init__(  # noqa: PLR0913 - the parts of a training stage, built apart and joined here
         self,
@@ -103,7 +105,7 @@ class PackedTrainer(Trainer):
         stop: StopRequest,
         tokenizer: Any,
     ) -> None:
-        use_cache = getattr(model.config, "use_cache", True)
+        use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model=model,
             args=args,
@@ -114,7 +116,8 @@ class PackedTrainer(Trainer):
             callbacks=[StepWatch(stop, self.start_clock, self.may_stop)],
         )
         # transformers has turned it off, and the exported config would say so for ever.
-        model.config.use_cache = use_cache
+        if use_cache is not None:  # an encoder has none
+            model.config.use_cache = use_cache
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         # compute_loss divides by the whole step's loss weight; nothing may divide again.
@@ -187,7 +190,7 @@ class PackedTrainer(Trainer):
     def _clip_grad_norm(self, model: Any) -> Any:
         """Refuse gradients that are not finite, before clipping makes them all so."""
         if not self.is_deepspeed_enabled:
-            check_gradients(model, self.state.global_step)
+            check_gradients(model, self.state.global_step, may_vanish=self.may_vanish)
             return super()._clip_grad_norm(model)
         # DeepSpeed has shared the gradients out and made its step already; its norm tells.
         norm = super()._clip_grad_norm(model)

@@ -55,7 +55,8 @@ def export_verl(job: TrainingJob) -> dict[str, Any]:
     """Write what verl needs to run a stage, and print what to type.
 
     The folder ``verl`` of the stage then holds train.parquet, validation.parquet, tokenizer/,
-    reward.py with posttrain_grading/ and reward.json, overrides.txt and run.sh.
+    reward.py with posttrain_grading/ and reward.json, overrides.txt, run.sh, and next.txt, which is
+    what is printed.
 
     Args:
         job: A GRPO or PPO stage.
@@ -89,6 +90,7 @@ def export_verl(job: TrainingJob) -> dict[str, Any]:
         say("verl takes no empty validation set: one training prompt stands there, never answered")
         validation = [{**train[0], "extra_info": {**train[0]["extra_info"], "split": "none"}}]
         settings |= {"trainer.test_freq": -1, "trainer.val_before_train": False}
+    following = _describe_next(job, folder)
     with publish_folder(folder) as building:
         _write_parquet(building / "train.parquet", train)
         _write_parquet(building / "validation.parquet", validation)
@@ -97,9 +99,10 @@ def export_verl(job: TrainingJob) -> dict[str, Any]:
         lines = [f"{key}={quote_value(value)}" for key, value in settings.items()]
         write_text(building / "overrides.txt", "".join(line + "\n" for line in lines))
         write_text(building / "run.sh", _RUN.format(version=VERL_VERSION))
+        write_text(building / "next.txt", following + "\n")
     for line in arithmetic:
         say(f"verl: {line}")
-    show(_describe_next(job, folder))
+    show(following)
     return {"engine": "verl", "prompts": len(train), "rounds": stage.rollouts}
 
 

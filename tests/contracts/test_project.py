@@ -39,3 +39,10 @@ def test_commands_of_the_readme_exist():
     assert used <= set(COMMANDS)
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"^\s*make ([a-z]+)", text, flags=re.MULTILINE)) <= targets
+
+
+def test_every_command_has_a_line_in_the_guide():
+    from tests.contracts.test_command_line import COMMANDS
+
+    text = (ROOT / "docs/guide.md").read_text()
+    assert set(COMMANDS) <= set(re.findall(r"`posttrain ([a-z-]+)", text))

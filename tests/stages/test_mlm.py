@@ -17,10 +17,10 @@ compute: {threads: 1, precision: fp32, device: cpu}
 stages:
   - stage: mlm
     data: {sources: [{path: texts.txt}], split: {validation: 0.2}, block_tokens: 64}
-    steps: 30
+    steps: 24
     batch_tokens: 512
     learning_rate: 1e-2
-    save_every_steps: 10
+    save_every_steps: 3
 """
 
 

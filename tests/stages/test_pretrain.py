@@ -19,13 +19,13 @@ compute: {{threads: 1, precision: fp32, device: cpu}}
 stages:
   - stage: pretrain
     data:
-      sources: [{{path: {path}, limit: 400}}]
+      sources: [{{path: {path}, limit: 200}}]
       split: {{validation: 0.1}}
       block_tokens: 256
-    steps: 24
+    steps: 16
     batch_tokens: 1024
     learning_rate: 3e-3
-    save_every_steps: 8
+    save_every_steps: 4
 """
 
 
@@ -39,7 +39,7 @@ def test_held_out_loss_falls_on_real_text(cli, tmp_path, shared_data):
     losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
     summary = json.loads((folder / "stage.json").read_text())["summary"]
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < losses[0] - 0.3
     # Of about 1,500 tokens each equally likely, the model now hesitates between far fewer.
     assert 1 < summary["validation_perplexity"] < 700
 

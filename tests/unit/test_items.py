@@ -62,7 +62,9 @@ def test_other_text_is_no_item(text):
 
 
 def test_prompt_says_everything_that_is_asked_for_and_nothing_else():
-    request = ItemRequest("4", skill_id="L.4.1.A", instructions="About bees.", stimulus="Bees buzz.")
+    request = ItemRequest(
+        "4", skill_id="L.4.1.A", instructions="About bees.", stimulus="Bees buzz."
+    )
     (message,) = build_item_messages(request)
     assert message["role"] == "user"
     for part in ("Grade: 4", "Skill: L.4.1.A\n", "About bees.", "Bees buzz.", "Difficulty: medium"):

@@ -18,6 +18,7 @@ from posttrain.data.formats.dolly import convert_dolly
 from posttrain.data.formats.gsm8k import convert_gsm8k
 from posttrain.data.formats.kto import convert_kto
 from posttrain.data.formats.math import convert_math
+from posttrain.data.formats.mcq import convert_mcq
 from posttrain.data.formats.messages import convert_messages
 from posttrain.data.formats.messages_json import convert_messages_json
 from posttrain.data.formats.preference import (
@@ -116,6 +117,12 @@ FORMATS: dict[str, Format] = {
     "xlam": Format("chat", ("query", "tools", "answers"), convert_xlam),
     "math": Format("chat", ("problem", "solution"), convert_math),
     "gsm8k": Format("chat", ("question", "answer"), convert_gsm8k),
+    "mcq": Format(
+        "chat",
+        ("stem", "options", "answer", "explanation"),
+        convert_mcq,
+        ("grade", "standard", "standard_description", "difficulty"),
+    ),
     "alpaca": Format(
         "chat", ("instruction", "output"), convert_alpaca, ("input", "reference", *_HISTORY)
     ),

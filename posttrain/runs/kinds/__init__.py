@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from posttrain.runs.kinds.evaluate import EVALUATE
 from posttrain.runs.kinds.export import MERGE, QUANTIZE
+from posttrain.runs.kinds.harness import HARNESS
 from posttrain.runs.kinds.items import GENERATE_ITEMS
 from posttrain.runs.kinds.kind import Kind, StageContext
 from posttrain.runs.kinds.pairs import PAIRS
@@ -18,6 +19,7 @@ from posttrain.runs.kinds.vocabulary import EXTEND_TOKENIZER
 KINDS: dict[str, Kind] = {
     "sample-data": SAMPLE_DATA,
     "evaluate": EVALUATE,
+    "harness": HARNESS,
     "generate-items": GENERATE_ITEMS,
     "pairs": PAIRS,
     **TRAINING,

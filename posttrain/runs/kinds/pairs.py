@@ -17,9 +17,10 @@ _FILE = "pairs.jsonl"
 def _check(stage: PairsStage, progress: Progress) -> None:
     from posttrain.data.prepare import prepare_data
     from posttrain.models.load import load_model_config, load_tokenizer
+    from posttrain.training.rewards import check_references
 
     model = progress.model_for(stage)
-    prepare_data(stage.data, load_tokenizer(model))
+    check_references(stage.rewards, prepare_data(stage.data, load_tokenizer(model)).train)
     if not (Path(model.path) / "adapter_config.json").is_file():
         load_model_config(model)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posttrain.config.train import AnyTrainingStage, FixedDataStage
+from posttrain.config.train import AnyTrainingStage, FixedDataStage, GrpoStage, PpoStage
 from posttrain.errors import ConfigError
 from posttrain.files import load_json, write_json
 from posttrain.logs import log_file, say
@@ -30,20 +30,20 @@ _TRAINERS = {
 
 def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.data.prepare import prepare_data
-    from posttrain.models.load import find_model, is_adapter, load_model_config, load_tokenizer
+    from posttrain.models.load import load_base_config, load_tokenizer
     from posttrain.models.masked import check_encoder, is_encoder
     from posttrain.training.batches import build_schedule
 
     model = progress.model_for(stage)
-    if getattr(stage, "engine", "local") == "verl":
+    if isinstance(stage, GrpoStage | PpoStage) and stage.engine == "verl":
         from posttrain.training.verl import check_verl
 
         check_verl(progress.recipe.model_copy(update={"model": model}), stage)
     tokenizer = load_tokenizer(model)
-    config = None if is_adapter(find_model(model.path)) else load_model_config(model)
+    config = load_base_config(model)
     if stage.stage == "mlm":
-        check_encoder(config or load_model_config(model), tokenizer, model.path)
-    elif config is not None and is_encoder(config):
+        check_encoder(config, tokenizer, model.path)
+    elif is_encoder(config):
         raise ConfigError(
             f"model {model.path}: {config.model_type} is an encoder and writes no text",
             hint="use `stage: mlm` for it",
@@ -125,10 +125,11 @@ def _judge_pairs(folder: Path, summary: dict[str, Any], pairs: int) -> None:
         folder / "results.json",
         {
             "metric": "pair_accuracy",
+            "value": correct / pairs,
+            "interval": [low, high],
+            "higher_is_better": True,
             "problems": pairs,
             "correct": correct,
-            "accuracy": correct / pairs,
-            "interval": [low, high],
         },
     )
 

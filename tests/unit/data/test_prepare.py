@@ -309,3 +309,17 @@ def test_real_alpaca_rows_are_all_used(shared_data, tiny_tokenizer):
 
     assert data.report["rows_read"] == len(data.train) == 999
     assert sum(check["failures"] for check in data.report["audit"]) == 0
+
+
+def test_files_to_watch_are_validation_rows_and_nothing_else(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS[:30])
+    watched = write("watched.jsonl", [*QUESTIONS[30:40], {"instruction": "q", "output": ""}])
+    data = prepare_data(
+        settings(path, validation_sources=[{"path": watched}], max_reject_fraction=0.5),
+        tiny_tokenizer,
+    )
+
+    assert (len(data.train), len(data.validation)) == (30, 10)
+    assert [source["path"] for source in data.report["sources"]] == [str(path), str(watched)]
+    assert [reject["line"] for reject in load_jsonl(data.folder / "rejects.jsonl")] == [11]
+    assert data.report["rows_read"] == 41

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from posttrain.evaluation.statistics import (
+    adjust_p_values,
     compare_paired,
     estimate_ratio,
     student_p_value,
@@ -145,3 +146,10 @@ def test_a_sample_of_one_has_no_interval():
 def test_impossible_ratios_are_refused(totals, sizes):
     with pytest.raises(ValueError, match="a positive size per item"):
         estimate_ratio(totals, sizes)
+
+
+def test_holm_adjustment_by_hand():
+    # Holm 1979: 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1, none below the one before.
+    assert adjust_p_values([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert adjust_p_values([0.5, None, 0.9]) == [1.0, None, 1.0]
+    assert adjust_p_values([0.3]) == [0.3]

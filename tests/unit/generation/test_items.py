@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from posttrain.data.records import RowError
 from posttrain.errors import ConfigError
 from posttrain.generation.items import ItemRoom, _encode_request, stream_item, write_item
-from posttrain.generation.json_strings import StringTokens
+from posttrain.generation.json_strings import read_string_tokens
 from posttrain.items import KEYS, ItemRequest, check_item, format_item, read_item, read_item_row
 from posttrain.models.tiny import CHAT_TEMPLATE, ensure_tiny
 from posttrain.samples.mcq import generate_mcq
@@ -68,7 +68,7 @@ def test_random_model_writes_a_valid_item(model, tiny_tokenizer, temperature, se
 
 def prefer(*texts, tokenizer):
     """Logits of a model that wants tokens with these texts, in this order, and then any."""
-    pieces = StringTokens(tokenizer).pieces
+    pieces = read_string_tokens(tokenizer).pieces
 
     def logits(step, size):
         wanted = torch.zeros(size)
@@ -130,23 +130,40 @@ def test_real_tokenizers_give_valid_items(shared_data, name):
         check_item(item)
 
 
-def test_taught_model_writes_what_it_was_taught(model, tiny_tokenizer):
-    """The writer's text is the format of training rows: a model that knows one writes just it."""
-    request, item = read_item_row(next(generate_mcq(1, seed=3)))
-    prompt, _ = _encode_request(tiny_tokenizer, request)
-    answer = tiny_tokenizer(format_item(item) + "<|im_end|>", add_special_tokens=False)["input_ids"]
-    ids = torch.tensor([[*prompt, *answer]])
-    labels = ids.clone()
-    labels[:, : len(prompt)] = -100
-    pupil = copy.deepcopy(model).train()
-    optimizer = torch.optim.AdamW(pupil.parameters(), lr=3e-3)
-    for _ in range(60):
-        loss = pupil(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert loss < 0.05, "it has learned the row by heart"
-    assert write_item(pupil.eval(), tiny_tokenizer, request) == item
+class TaughtModel:
+    """Stands for a model that knows one text by heart: wants the longest token that goes on."""
+
+    device = torch.device("cpu")
+    config = AnyModel(0, None).config
+
+    def __init__(self, tokenizer, text):
+        self._tokenizer, self._text, self._read = tokenizer, text.encode(), b""
+        self._pieces = read_string_tokens(tokenizer).pieces
+        self._ids = {piece: token for token, piece in enumerate(self._pieces) if piece}
+
+    def __call__(self, input_ids, **_):
+        self._read += b"".join(self._pieces[token] or b"" for token in input_ids[0].tolist())
+        begun = b'{"question": "' + self._read.rpartition(b'{"question": "')[2]
+        assert self._text.startswith(begun), "nothing but its text was written"
+        rest = self._text[len(begun) :]
+        logits = torch.zeros(len(self._pieces))
+        for length in range(1, min(len(rest), 64) + 1):
+            if rest[:length] in self._ids:
+                logits[self._ids[rest[:length]]] = length
+        return SimpleNamespace(logits=logits[None, None], past_key_values=None)
+
+
+@pytest.mark.parametrize("name", ["tiny", "qwen3", "minimind"])
+def test_taught_model_writes_what_it_was_taught(request, tiny_tokenizer, name):
+    """The writer's text is the format of training rows: who knows it is never held up."""
+    tokenizer = tiny_tokenizer
+    if name != "tiny":
+        folder = request.getfixturevalue("shared_data") / "tokenizers" / name
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    for row in generate_mcq(12, seed=3):
+        wanted, item = read_item_row(row)
+        taught = TaughtModel(tokenizer, format_item(item))
+        assert write_item(taught, tokenizer, wanted) == item
 
 
 def test_answer_key_is_the_most_likely_one(tiny_tokenizer):

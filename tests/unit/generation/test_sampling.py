@@ -119,7 +119,9 @@ def test_streamed_characters_are_whole(tiny_tokenizer):
     ids = tiny_tokenizer("né 😀 中文 ǅ")["input_ids"]
     pieces = check_stream(tiny_tokenizer, ids)
     assert not any("\ufffd" in piece for piece in pieces)
-    assert "\ufffd" in check_stream(tiny_tokenizer, ids[:-1])[-1], "half a character is told at the end"
+    assert "\ufffd" in check_stream(tiny_tokenizer, ids[:-1])[-1], (
+        "half a character is told at the end"
+    )
 
 
 def test_streams_of_any_tokens_join_to_their_text(tiny_tokenizer):

@@ -20,6 +20,14 @@ def test_the_dense_mask_is_the_definition_of_the_layout():
     assert dense_mask(table).tolist() == [[mark == "1" for mark in row] for row in expected]
 
 
+def test_an_encoder_sees_both_ways_within_a_segment_and_its_window():
+    table = SegmentTable((0, 4), (4, 1), (-1, -1), causal=False)
+    whole = ["1111.", "1111.", "1111.", "1111.", "....1"]
+    local = ["11...", "111..", ".111.", "..11.", "....1"]
+    assert dense_mask(table).tolist() == [[mark == "1" for mark in row] for row in whole]
+    assert dense_mask(table, 2).tolist() == [[mark == "1" for mark in row] for row in local]
+
+
 def test_siblings_do_not_see_each_other():
     table = SegmentTable((0, 1, 2), (1, 1, 1), (-1, 0, 0))
     assert torch.equal(dense_mask(table)[2], torch.tensor([True, False, True]))

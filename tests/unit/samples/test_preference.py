@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from posttrain.samples.preference import FLAWS, generate_preference
+from posttrain.items import format_item, read_item
+from posttrain.samples.preference import FLAWS, generate_mcq_preference, generate_preference
 
 ROWS = list(generate_preference(390, seed=1))
 
@@ -19,7 +20,7 @@ def rejected_item(row):
 
 
 def texts(item):
-    return [option["text"] for option in item["answer_options"]]
+    return list(item["options"].values())
 
 
 def test_same_seed_gives_the_same_rows_and_another_seed_others():
@@ -31,7 +32,7 @@ def test_same_seed_gives_the_same_rows_and_another_seed_others():
 def test_row_shape():
     for row in ROWS:
         assert set(row) == {"prompt", "chosen", "rejected", "metadata"}
-        assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+        assert [message["role"] for message in row["prompt"]] in (["user"], ["system", "user"])
         assert row["chosen"]["content"] != row["rejected"]["content"]
         assert row["rejected"]["content"].strip()
 
@@ -58,11 +59,17 @@ def test_chosen_items_are_whole():
     for row in ROWS:
         if row["metadata"]["flaw"] not in names:
             continue
-        item = json.loads(row["chosen"]["content"])
-        assert list(item) == ["question", "answer_options", "answer", "answer_explanation"]
-        assert len(set(texts(item))) == 4
-        right = next(o["text"] for o in item["answer_options"] if o["key"] == item["answer"])
-        assert f'Option {item["answer"]} ("{right}")' in item["answer_explanation"]
+        text = row["chosen"]["content"]
+        item = read_item(text)
+        assert format_item(item) == text
+        assert f'Option {item.answer} ("{item.options[item.answer]}")' in item.explanation
+        assert row["prompt"][0]["content"].startswith("Write one multiple-choice item.")
+
+
+def test_pairs_of_items_alone():
+    rows = list(generate_mcq_preference(16, seed=1))
+    assert all([message["role"] for message in row["prompt"]] == ["user"] for row in rows)
+    assert {row["metadata"]["flaw"] for row in rows} == {f.name for f in FLAWS if f.asks_for_item}
 
 
 def test_wrong_key_changes_the_key_alone():
@@ -75,7 +82,7 @@ def test_wrong_key_changes_the_key_alone():
 def test_two_right_options_hold_the_right_words_twice():
     for row in rows_with("two_right_options"):
         item = rejected_item(row)
-        right = next(o["text"] for o in item["answer_options"] if o["key"] == item["answer"])
+        right = item["options"][item["answer"]]
         assert [text.strip('"') for text in texts(item)].count(right) == 2
 
 
@@ -87,12 +94,12 @@ def test_flawed_options(flaw, different, total):
         item = rejected_item(row)
         assert len(texts(item)) == total
         assert len(set(texts(item))) == different
-        assert item["answer"] in [option["key"] for option in item["answer_options"]]
+        assert item["answer"] in item["options"]
 
 
 def test_missing_explanation_is_empty():
     for row in rows_with("missing_explanation"):
-        assert rejected_item(row)["answer_explanation"] == ""
+        assert rejected_item(row)["explanation"] == ""
 
 
 @pytest.mark.parametrize("flaw", ["malformed_json", "not_json"])
@@ -106,10 +113,7 @@ def test_off_standard_item_is_whole_but_another_question():
     for row in rows_with("off_standard"):
         item = rejected_item(row)
         good = json.loads(row["chosen"]["content"])
-        assert (
-            item["answer_explanation"].split(". ", 1)[1]
-            != (good["answer_explanation"].split(". ", 1)[1])
-        )
+        assert item["explanation"].split(". ", 1)[1] != (good["explanation"].split(". ", 1)[1])
         assert len(set(texts(item))) == 4
 
 

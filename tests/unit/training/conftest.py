@@ -28,7 +28,10 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_job(
     tmp_path: Path, rows_file: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., TrainingJob]:
-    """Make a job of six small steps; keywords change the stage, `recipe` the recipe around it."""
+    """Make a job of six small steps; keywords change the stage, `recipe` the recipe around it.
+
+    None takes a setting away.
+    """
 
     def make(name: str = "run", *, recipe: dict[str, Any] | None = None, **stage: Any) -> Any:
         settings = {
@@ -42,7 +45,8 @@ def make_job(
             "keep_last": 10,
             **stage,
         }
-        values = {"name": "test", "model": {"path": "tiny"}, "stages": [settings], **(recipe or {})}
+        given = {name: value for name, value in settings.items() if value is not None}
+        values = {"name": "test", "model": {"path": "tiny"}, "stages": [given], **(recipe or {})}
         built = build_recipe(values, [], "test")
         compute = Compute("cpu", "fp32", 1, "a test")
         return TrainingJob(built, built.stages[0], tmp_path / name, compute, COMMAND)

@@ -320,6 +320,17 @@ def test_lora_of_an_encoder_loads_with_peft(make, encoders):
     assert not torch.allclose(before, after)
 
 
+def test_masked_language_modelling_goes_on_from_an_adapter(make):
+    first = make("mlm-bert", "first", recipe=LORA, learning_rate=1e-1)
+    done = train(first)
+    for tuning in ("lora", "full"):
+        again = start_from(first, first.final, tuning, tuning)
+        loss = train(again).loss_first
+        assert loss == pytest.approx(done.loss_last, abs=0.5)
+        assert loss < done.loss_first - 0.2
+        assert (again.final / "adapter_config.json").exists() == (tuning == "lora")
+
+
 def test_validation_hides_the_same_tokens_at_every_measurement(make):
     jobs = [
         make("mlm-bert", f"seed{seed}", recipe={"seed": seed}, learning_rate=1e-9, steps=4)
