@@ -11,6 +11,7 @@ import difflib
 import importlib.metadata
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -149,7 +150,10 @@ def _load_one(manager: Any, name: str) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    if text:
+        return text.splitlines()[0]
+    frame = traceback.extract_tb(error.__traceback__)[-1]  # an assertion without words
+    return f"`{frame.line}` failed ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _set_up(task: Any, config: HarnessConfig) -> None:
@@ -230,6 +234,11 @@ def _advise(error: Exception, tasks: str) -> str:
         return (
             "it runs what the model writes; where that can do no harm: "
             "harness.run_generated_code=true"
+        )
+    if "len(continuation_enc) > 0" in _first_line(error):
+        return (
+            "the tokenizer merges the end of a prompt with its answer, which the harness cannot "
+            "score; change harness.chat_template or the task's target_delimiter"
         )
     return f"mend the task file or its data; tasks of this evaluation: {tasks}"
 

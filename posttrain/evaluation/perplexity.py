@@ -13,8 +13,8 @@ import numpy as np
 
 from posttrain.config.data import SourceConfig, TextDataConfig
 from posttrain.config.evaluation import PerplexityTask
-from posttrain.data.prepare import read_texts
 from posttrain.data.records import Origin
+from posttrain.data.sources import read_texts
 from posttrain.errors import DataError
 from posttrain.evaluation.problems import name_origins
 from posttrain.evaluation.results import DocumentRecord, summarize_documents

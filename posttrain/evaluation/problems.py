@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from posttrain.config.data import SourceConfig
-from posttrain.data.prepare import open_rows, read_source
 from posttrain.data.records import Message, Origin, Row, RowError
+from posttrain.data.sources import open_rows, read_source
 from posttrain.errors import DataError
 from posttrain.grading.answers import find_boxes
 

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from posttrain.files import cache_root, digest_file, digest_json, publish_folder
+from posttrain.logs import quiet_libraries
 from posttrain.samples import math, math_templates
 
 BUILT_IN = ("tiny", "tiny-wide")
@@ -72,6 +73,8 @@ def ensure_tiny(name: str) -> Path:
 def _build_tiny(name: str, folder: Path) -> None:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    quiet_libraries()
 
     tokenizer = train_tokenizer()
     config = Qwen3Config(

@@ -65,6 +65,11 @@ def build_run_report(run: Path) -> Path:
         "transcripts": _list_transcripts(outcomes),
         "data": [view for view in views if view],
         "environment": list(accounting.flatten(found.environment)),
+        "closings": [
+            (stage.name, list(accounting.flatten(stage.summary)))
+            for stage in found.stages
+            if stage.kind in ("merge", "quantize", "extend-tokenizer", "pairs") and stage.summary
+        ],
         "lineages": [(name, list(accounting.flatten(facts))) for name, facts in lineages],
         "recipe": json.dumps(found.config, indent=2, ensure_ascii=False) if found.config else "",
         "files": files,

@@ -265,7 +265,7 @@ def _stage_totals(stage: StageFolder) -> Row:
 def _losses(stages: list[StageFolder]) -> str:
     """Write where the training loss began and ended; of several stages the last one's.
 
-    That of online methods is left out: advantages have no mean, so it says nothing.
+    That of online methods is left out: advantages average to 0, and so does it.
     """
     totals = [_stage_totals(stage) for stage in stages if stage.kind not in ONLINE_STAGES]
     known = [total for total in totals if total.get("loss_first") and total.get("loss_last")]

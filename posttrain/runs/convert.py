@@ -11,9 +11,9 @@ from posttrain.config.convert import ConvertConfig
 from posttrain.config.data import SourceConfig
 from posttrain.data.formats import FORMATS, Format, choose_format
 from posttrain.data.formats.writers import WRITERS, write_row
-from posttrain.data.prepare import open_rows
 from posttrain.data.readers import check_file
 from posttrain.data.records import Reject, Row, RowError
+from posttrain.data.sources import open_rows
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import write_jsonl
 from posttrain.logs import show

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
+from posttrain.config.model import ParallelConfig
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import FixedDataStage, GrpoStage, OnlineStage, PpoStage, TrainingStage
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
 from posttrain.models.load import load_model_config
 from posttrain.models.lora import count_lora_parameters
-from posttrain.models.memory import estimate_memory, weigh_frozen
+from posttrain.models.memory import MemoryEstimate, estimate_memory, weigh_frozen
 from posttrain.runs.prepare import prepare_stages
 from posttrain.training.batches import Schedule, build_schedule
 from posttrain.training.rewards import check_references
@@ -82,6 +84,24 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         f"{format_bytes(memory.optimizer)}, activations {format_bytes(memory.activations)}, head "
         f"{format_bytes(memory.head)}, process {format_bytes(memory.process)}"
     )
+    if recipe.parallel.strategy != "ddp":
+        yield _plan_sharing(recipe.parallel, memory)
+
+
+def _plan_sharing(parallel: ParallelConfig, memory: MemoryEstimate) -> str:
+    """Say what DeepSpeed would leave on each of several devices."""
+    shared = ["gradients", "optimizer", *(["weights"] if parallel.strategy == "zero3" else [])]
+    moved = {"none": [], "optimizer": ["optimizer"], "all": ["optimizer", "weights"]}
+    outside = [part for part in moved[parallel.offload] if part in shared]
+    size = asdict(memory)
+    away = sum(size[part] for part in outside) / _DEVICES
+    kept = memory.total - sum(size[part] for part in shared) * (1 - 1 / _DEVICES) - away
+    behind = f", and {format_bytes(round(away))} for it in CPU memory" if outside else ""
+    return (
+        f"  sharing     {parallel.strategy}: with {_DEVICES} processes about "
+        f"{format_bytes(round(kept))} on each device{behind}; a step takes {_DEVICES} times the "
+        "batches"
+    )
 
 
 def _plan_batches(stage: FixedDataStage, data: PreparedData, schedule: Schedule) -> Iterator[str]:
@@ -117,6 +137,8 @@ def _plan_rollouts(stage: OnlineStage, data: PreparedData) -> Iterator[str]:
     )
 
 
+# For the example of what sharing saves: one usual machine.
+_DEVICES = 8
 _HEADS = {"mlm": "MaskedLM", "reward": "SequenceClassification"}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
     folder = run_folder(recipe)
     if not is_main_process():
         mute()
-        follow_stages(recipe, folder, command, only)
+        _walk_stages(recipe, folder, only, partial(_follow, command))
         return folder
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
             # Preparing data alone does not replace the settings of a run.
             if set(only) != {"sample-data"} or not (folder / "config.json").is_file():
                 write_json(folder / "config.json", recipe.model_dump(mode="json"))
-            _run_stages(recipe, folder, command, only)
+            _walk_stages(recipe, folder, only, partial(_lead, command))
     except Timeout:
         raise ConfigError(
             f"{folder}: another process is working on this run",
@@ -85,12 +86,12 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
     return folder
 
 
-def follow_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
-    """Take part in a run that another process leads: in its training stages, nothing else.
+Advance = Callable[[Stage, StageFolder, Progress, "dict[str, Any] | None"], dict[str, Any]]
+"""Brings a stage to its end; gets what a finished one has left, returns ``stage.json``."""
 
-    What the other stages make is waited for on the file system, never inside a collective, whose
-    time is limited.
-    """
+
+def _walk_stages(recipe: Recipe, folder: Path, only: Collection[str], advance: Advance) -> None:
+    """Go through the stages in order; those that are not wanted count where they are finished."""
     progress = Progress(recipe, folder)
     for stage in recipe.stages:
         wanted = not only or stage.stage in only
@@ -100,14 +101,44 @@ def follow_stages(recipe: Recipe, folder: Path, command: str, only: Collection[s
         settled = settle_sources(stage, progress)
         stage_folder = StageFolder(folder / stage.name, stage_digest(settled, progress))
         done = _load_done(settled, stage_folder)
-        if wanted and not done:
-            if isinstance(stage, TrainingStage):
-                _take_part(settled, stage_folder, progress, command)
-            done = stage_folder.wait_finished()
+        if wanted:
+            done = advance(settled, stage_folder, progress, done)
         if done:
             _take_up(stage, done, stage_folder, progress)
         else:
             _pass_over(stage, progress)
+
+
+def _lead(
+    command: str,
+    stage: Stage,
+    folder: StageFolder,
+    progress: Progress,
+    done: dict[str, Any] | None,
+) -> dict[str, Any]:
+    if done:
+        say(f"stage {stage.name}: unchanged, not run again ({folder.path})")
+        return done
+    return _run_stage(stage, folder, progress, command)
+
+
+def _follow(
+    command: str,
+    stage: Stage,
+    folder: StageFolder,
+    progress: Progress,
+    done: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Take part in a run that another process leads: in its training stages, nothing else.
+
+    What the other stages make is waited for on the file system, never inside a collective, whose
+    time is limited.
+    """
+    if done:
+        return done
+    if isinstance(stage, TrainingStage):
+        _take_part(stage, folder, progress, command)
+    return folder.wait_finished()
 
 
 def _take_part(stage: Any, folder: StageFolder, progress: Progress, command: str) -> None:
@@ -118,26 +149,6 @@ def _take_part(stage: Any, folder: StageFolder, progress: Progress, command: str
     compute = settle_compute(progress.recipe, progress.folder)
     compute.apply()
     kind.run(stage, StageContext(folder.path, progress, compute, command))
-
-
-def _run_stages(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
-    progress = Progress(recipe, folder)
-    for stage in recipe.stages:
-        wanted = not only or stage.stage in only
-        if not wanted and _is_out_of_reach(stage, progress):
-            _pass_over(stage, progress)
-            continue
-        settled = settle_sources(stage, progress)
-        stage_folder = StageFolder(folder / stage.name, stage_digest(settled, progress))
-        done = _load_done(settled, stage_folder)
-        if done and wanted:
-            say(f"stage {stage.name}: unchanged, not run again ({stage_folder.path})")
-        elif wanted:
-            done = _run_stage(settled, stage_folder, progress, command)
-        if done:
-            _take_up(stage, done, stage_folder, progress)
-        else:
-            _pass_over(stage, progress)
 
 
 def _is_out_of_reach(stage: Stage, progress: Progress) -> bool:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from posttrain.checkpoints import prune_checkpoints, write_checkpoint
 from posttrain.errors import CheckpointError, NonFiniteError, PosttrainError
@@ -29,41 +28,9 @@ from posttrain.tracking import MetricsRecorder
 from posttrain.training.batches import take_only
 from posttrain.training.guards import check_gradients, check_norm
 from posttrain.training.interrupt import StopRequest
-from posttrain.training.objective import BatchResult, LanguageObjective, Objective
-from posttrain.training.processes import (
-    RankBatches,
-    any_process,
-    shared_folder,
-    sum_over_processes,
-)
-
-_WEIGHT = "(weight)"
-
-
-@dataclass
-class _Window:
-    """Sums over the batches since the last log line."""
-
-    started: float = field(default_factory=time.perf_counter)
-    weight: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def add(self, result: BatchResult, *, weightless: bool = False) -> None:
-        """Take in a batch; of one without weight only the names, which all processes must share."""
-        share = 0.0 if weightless else 1.0
-        self.weight += share * float(result.weight)
-        for name, total in result.sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + share * float(total)
-
-    def total(self) -> _Window:
-        """Add up the windows of all processes."""
-        sums = sum_over_processes({**self.sums, _WEIGHT: self.weight})
-        weight = sums.pop(_WEIGHT)
-        return _Window(self.started, weight, sums)
-
-    def means(self) -> dict[str, float]:
-        """Mean of every metric per unit of weight."""
-        return {name: total / max(self.weight, 1e-9) for name, total in self.sums.items()}
+from posttrain.training.objective import LanguageObjective, Objective
+from posttrain.training.processes import RankBatches, shared_folder, sum_over_processes
+from posttrain.training.watch import StepWatch, Window, describe_metrics
 
 
 class PackedTrainer(Trainer):
@@ -127,7 +94,7 @@ class PackedTrainer(Trainer):
         self.recorder = recorder
         self.checkpoints = checkpoints
         self.keep_last = keep_last
-        self._window = _Window()
+        self._window = Window()
         self._start_time = time.perf_counter()
         self._pause_seconds = 0.0
         self.first_step = self._logged_step = 0
@@ -203,7 +170,7 @@ class PackedTrainer(Trainer):
             return
         step = self.state.global_step
         tokens, trained_tokens, epoch = self.schedule.done(step)
-        window, self._window = self._window, _Window()
+        window, self._window = self._window, Window()
         seconds = max(time.perf_counter() - window.started, 1e-9)
         tokens_before, trained_before, _ = self.schedule.done(self._logged_step)
         values = {
@@ -230,7 +197,7 @@ class PackedTrainer(Trainer):
         left = per_step * (self.state.max_steps - step)
         say(
             f"step {step}/{self.state.max_steps}  epoch {values['epoch']:.2f}  "
-            f"{_describe_metrics(values)}"
+            f"{describe_metrics(values)}"
             f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.2f}  "
             f"{values['tokens_per_second']:,.0f} tokens/s  {format_duration(left)} left"
         )
@@ -244,7 +211,7 @@ class PackedTrainer(Trainer):
         """Measure time and speed from here."""
         self._start_time = time.perf_counter()
         self.first_step = self._logged_step = self.state.global_step
-        self._window = _Window()
+        self._window = Window()
         self._pause_seconds = 0.0
 
     @property
@@ -280,14 +247,14 @@ class PackedTrainer(Trainer):
             values = self._score_validation()
         self.recorder.record(step, values)
         means = {name.removeprefix("validation_"): value for name, value in values.items()}
-        say(f"step {step}/{self.state.max_steps}  validation  {_describe_metrics(means)}".rstrip())
+        say(f"step {step}/{self.state.max_steps}  validation  {describe_metrics(means)}".rstrip())
         self._validated = (step, {f"eval_{self.watched}": means[self.watched]})
         return self._validated[1]
 
     def _score_validation(self) -> dict[str, float]:
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         model.eval()
-        window = _Window()
+        window = Window()
         dataset = RankBatches(self.eval_dataset, self.args.process_index, self.args.world_size)
         with torch.no_grad(), self.accelerator.autocast():
             for index in range(len(dataset)):
@@ -359,22 +326,6 @@ class PackedTrainer(Trainer):
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
 
-# Metrics worth a place on the terminal line, of whichever method has them.
-_SHOWN = {
-    "loss": "loss {:.4f}",
-    "token_accuracy": "token accuracy {:.1%}",
-    "pair_accuracy": "pair accuracy {:.1%}",
-    "reward": "reward {:.3f}",
-    "accuracy": "accuracy {:.1%}",
-    "completion_tokens": "{:.0f} tokens an answer",
-}
-
-
-def _describe_metrics(values: dict[str, float]) -> str:
-    shown = [form.format(values[name]) for name, form in _SHOWN.items() if name in values]
-    return "".join(f"{text}  " for text in shown)
-
-
 @contextlib.contextmanager
 def _save_errors(place: Path) -> Iterator[None]:
     """Turn what safetensors and torch raise on a full disk into one clear line."""
@@ -386,42 +337,3 @@ def _save_errors(place: Path) -> Iterator[None]:
             f"cannot write {place}: {reason}",
             hint="free the space, then run the same command again; older checkpoints are kept",
         ) from error
-
-
-class StepWatch(TrainerCallback):
-    """Starts the clock, logs the last step, and stops a run that was asked to.
-
-    Args:
-        stop: Set by a signal.
-        start_clock: Called when the first step is about to begin.
-        may_stop: Whether a run can be taken up again from a step.
-    """
-
-    def __init__(
-        self,
-        stop: StopRequest,
-        start_clock: Callable[[], None],
-        may_stop: Callable[[int], bool],
-    ) -> None:
-        self.stop = stop
-        self.start_clock = start_clock
-        self.may_stop = may_stop
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self.start_clock()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Save and end training where that was asked for; log the last step and each saved one.
-
-        A resumed run's log lines then average over the same steps as those of an unbroken run.
-        """
-        saved = state.global_step % args.save_steps == 0
-        # All must stop at the same step, and a signal reaches each at another moment.
-        stopping = any_process(bool(self.stop)) and self.may_stop(state.global_step)
-        if stopping or saved or state.global_step >= state.max_steps:
-            control.should_log = True
-        if stopping:
-            control.should_save = True
-            control.should_training_stop = True
-        return control

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.config.data import SourceConfig, TextDataConfig
 from posttrain.config.vocabulary import VocabularyConfig
-from posttrain.data.prepare import read_texts
+from posttrain.data.sources import read_texts
 from posttrain.data.split import choose_split
 from posttrain.errors import ConfigError, DataError
 from posttrain.samples import GENERATORS

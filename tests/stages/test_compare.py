@@ -12,7 +12,7 @@ def write(folder, marks):
         for n, mark in enumerate(marks)
     ]
     (folder / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "results.json").write_text("{}")
+    (folder / "results.json").write_text('{"metric": "accuracy"}')
 
 
 def test_three_evaluations_in_one_table_and_page(cli, tmp_path):
@@ -34,7 +34,7 @@ def test_a_folder_without_results(cli, tmp_path):
     for name in "ab":
         write(tmp_path / name / "gsm8k", [True])
     (tmp_path / "c").mkdir()
-    complain(cli("compare", "a", "b", "c"), 3, "no results of an evaluation")
+    complain(cli("compare", "a", "b", "c"), 3, "c: holds no run")
 
 
 def test_one_evaluation_twice(cli, tmp_path):

@@ -17,7 +17,7 @@ compute: {threads: 1, precision: fp32, device: cpu}
 stages:
   - {stage: sample-data, name: train-data, kind: math, num: 300, seed: 1}
   - {stage: sample-data, name: test-data, kind: math, num: 12, seed: 2}
-  - {stage: sft, data: {sources: [{from_stage: train-data}]}, steps: 40, batch_tokens: 2048,
+  - {stage: sft, data: {sources: [{from_stage: train-data}]}, steps: 30, batch_tokens: 2048,
      learning_rate: 4e-3}
   - stage: grpo
     data: &prompts {sources: [{from_stage: train-data}], split: {validation: 0.03}}

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from posttrain.config.data import ChatDataConfig
-from posttrain.data.prepare import data_digest, prepare_data, read_source
+from posttrain.data.prepare import data_digest, prepare_data
+from posttrain.data.sources import read_source
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import load_jsonl
 

@@ -70,7 +70,7 @@ def test_equal_runs_give_equal_bytes_and_an_old_report_changes_nothing(run):
 
 def test_plots_share_no_ids_and_carry_no_date(run):
     html = read_report(run)
-    assert html.count("<svg") == 6
+    assert html.count("<svg") == 7
     assert "<metadata" not in html
     assert re.search(r'<g id="', html) is None
     assert "var(--series-1)" in html

@@ -1,0 +1,98 @@
+"""What is watched while a run trains: sums of metrics between two log lines, and when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainerCallback
+
+from posttrain.training.interrupt import StopRequest
+from posttrain.training.objective import BatchResult
+from posttrain.training.processes import any_process, sum_over_processes
+
+_WEIGHT = "(weight)"
+
+
+@dataclass
+class Window:
+    """Sums over the batches since the last log line."""
+
+    started: float = field(default_factory=time.perf_counter)
+    weight: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: BatchResult, *, weightless: bool = False) -> None:
+        """Take in a batch; of one without weight only the names, which all processes must share."""
+        share = 0.0 if weightless else 1.0
+        self.weight += share * float(result.weight)
+        for name, total in result.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + share * float(total)
+
+    def total(self) -> Window:
+        """Add up the windows of all processes."""
+        sums = sum_over_processes({**self.sums, _WEIGHT: self.weight})
+        weight = sums.pop(_WEIGHT)
+        return Window(self.started, weight, sums)
+
+    def means(self) -> dict[str, float]:
+        """Mean of every metric per unit of weight."""
+        return {name: total / max(self.weight, 1e-9) for name, total in self.sums.items()}
+
+
+# Metrics worth a place on the terminal line, of whichever method has them.
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "token_accuracy": "token accuracy {:.1%}",
+    "pair_accuracy": "pair accuracy {:.1%}",
+    "reward": "reward {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "completion_tokens": "{:.0f} tokens an answer",
+}
+
+
+def describe_metrics(values: dict[str, float]) -> str:
+    """Write the main metrics of a log line."""
+    shown = [form.format(values[name]) for name, form in _SHOWN.items() if name in values]
+    return "".join(f"{text}  " for text in shown)
+
+
+class StepWatch(TrainerCallback):
+    """Starts the clock, logs the last step, and stops a run that was asked to.
+
+    Args:
+        stop: Set by a signal.
+        start_clock: Called when the first step is about to begin.
+        may_stop: Whether a run can be taken up again from a step.
+    """
+
+    def __init__(
+        self,
+        stop: StopRequest,
+        start_clock: Callable[[], None],
+        may_stop: Callable[[int], bool],
+    ) -> None:
+        self.stop = stop
+        self.start_clock = start_clock
+        self.may_stop = may_stop
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.start_clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Save and end training where that was asked for; log the last step and each saved one.
+
+        A resumed run's log lines then average over the same steps as those of an unbroken run.
+        """
+        saved = state.global_step % args.save_steps == 0
+        # All must stop at the same step, and a signal reaches each at another moment.
+        stopping = any_process(bool(self.stop)) and self.may_stop(state.global_step)
+        if stopping or saved or state.global_step >= state.max_steps:
+            control.should_log = True
+        if stopping:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
