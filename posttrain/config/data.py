@@ -23,7 +23,7 @@ class SourceConfig(Config):
     """One file of rows, or the output of an earlier `sample-data` stage."""
 
     path: ConfigPath | None = None
-    """JSON, JSONL or CSV file."""
+    """JSON, JSONL, CSV, TSV or Parquet file; text may be gzipped."""
     from_stage: StageName | None = None
     """Name of an earlier `sample-data` stage, instead of `path`."""
     format: FormatName = "auto"

@@ -17,7 +17,8 @@ class ModelConfig(Config):
     tokenizer: ModelName | None = None
     """Where the tokenizer is, if not with the model."""
     chat_template: ConfigPath | None = None
-    """Jinja file that replaces the tokenizer's own chat template."""
+    """File that replaces the tokenizer's own chat template: Jinja, or a `.json` of `system_prefix`,
+    `system_suffix`, and so for `user` and `assistant`."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     attention: Literal["auto", "sdpa", "flex", "eager"] = "auto"

@@ -89,8 +89,12 @@ class Recipe(Config):
 def _references(stage: Stage) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Yield every (key, stage name, kinds allowed) by which a stage refers to an earlier one."""
     if (parent := named_parent(stage)) and parent != "base":
-        key = "start_from" if hasattr(stage, "start_from") else "model_from"
-        yield key, parent, MODEL_STAGES
+        if hasattr(stage, "start_from"):
+            # Reward models and encoders write no text: only their own kind goes on with them.
+            kinds = (k for k in MODEL_STAGES if k not in ("reward", "mlm") or k == stage.stage)
+            yield "start_from", parent, tuple(kinds)
+        else:
+            yield "model_from", parent, MODEL_STAGES
     if compared := getattr(stage, "compare_to", None):
         yield "compare_to", compared, ("evaluate",)
     rewards = getattr(stage, "rewards", None)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from posttrain.data.records import Origin, Row
 from posttrain.errors import DataError
+from posttrain.extras import require_extra
 
 _BROKEN_HINT = "mend or remove this line, then run again"
 # Python's own limit, 131,072 characters, is shorter than many documents.
@@ -19,20 +22,25 @@ _LONGEST_FIELD = 2**31 - 1
 
 
 def read_rows(path: Path) -> Iterator[tuple[Origin, Row]]:
-    """Read a JSON, JSONL or CSV file row by row.
+    """Read a JSON, JSONL, CSV or Parquet file row by row.
 
     Args:
-        path: The file. ``.csv`` and ``.tsv`` are tables with a header; a file that starts with
-            ``[`` is a JSON array; anything else is one JSON object a line.
+        path: The file. ``.parquet`` is Parquet, whose rows count from 1 in place of lines;
+            ``.csv`` and ``.tsv`` are tables with a header; a file that starts with ``[`` is a JSON
+            array; anything else is one JSON object a line. Text may be packed as ``.gz``.
 
     Yields:
         Origin and row; every row is a mapping.
 
     Raises:
         DataError: The file is missing, empty, not UTF-8, or a line is broken; with file:line.
+        MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
-    text = _read_text(path)
-    if path.suffix.lower() in (".csv", ".tsv"):
+    kind = _find_ending(path)
+    text = "" if kind == ".parquet" else _read_text(path)
+    if kind == ".parquet":
+        rows = _read_parquet(path)
+    elif kind in (".csv", ".tsv"):
         rows = _read_table(path, text)
     elif text.lstrip()[:1] == "[":
         rows = _read_array(path, text)
@@ -88,6 +96,7 @@ def check_file(path: Path) -> Path:
 
     Raises:
         DataError: It does not exist, is a folder, or may not be read.
+        MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder", hint="give a file of rows")
@@ -95,19 +104,59 @@ def check_file(path: Path) -> Path:
         raise DataError(f"{path}: no such file", hint="check the path in the recipe")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: cannot be read: permission denied")
+    if _find_ending(path) == ".parquet":
+        require_extra("pyarrow.parquet", "parquet")
     return path
 
 
+def _find_ending(path: Path) -> str:
+    """What kind of file it is; ``.gz`` only says how it is packed."""
+    unpacked = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return unpacked.suffix.lower()
+
+
 def _read_text(path: Path) -> str:
+    packed = path.suffix.lower() == ".gz"
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        return (gzip.decompress(content) if packed else content).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", hint="check the path in the recipe") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8 text", hint="convert it to UTF-8") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: broken gzip: {error}", hint="fetch or pack it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[Origin, Any]]:
+    check_file(path)
+    pyarrow = require_extra("pyarrow", "parquet")
+    number = 0
+    try:
+        with require_extra("pyarrow.parquet", "parquet").ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Origin(str(path), number), _make_plain(row)
+    except (pyarrow.ArrowException, OSError) as error:
+        problem = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: broken Parquet after row {number}: {problem}", hint="fetch it again"
+        ) from error
+
+
+def _make_plain(value: Any) -> Any:
+    """Make of a Parquet value what JSON can hold: dates and decimals become text."""
+    if isinstance(value, dict):
+        return {name: _make_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_make_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"  # an image, say; no text is made of it
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _read_lines(path: Path, text: str) -> Iterator[tuple[Origin, Any]]:

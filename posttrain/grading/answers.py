@@ -50,9 +50,9 @@ class FoundAnswer:
 def find_numeric_answer(completion: str) -> FoundAnswer:
     r"""Find the final number of a worked solution.
 
-    The number after the last ``####`` is the answer, or that in the last ``\boxed{}``. Without
-    either, the last number of the text is taken and reported as such, so that strict and flexible
-    scores can both be told.
+    The number after the last ``####`` is the answer, or that in the last ``\boxed{}``, or that
+    behind the last "Answer:" or "the answer is". Without any, the last number of the text is taken
+    and reported as such, so that strict and flexible scores can both be told.
 
     Args:
         completion: What the model wrote.
@@ -70,6 +70,11 @@ def find_numeric_answer(completion: str) -> FoundAnswer:
         if numbers:
             # A formula such as \frac{1}{2} is no number, and neither of its numbers is the answer.
             return FoundAnswer(content if "\\frac" in content else numbers[-1], "boxed")
+    if stated := list(_STATED.finditer(completion)):
+        line = completion[stated[-1].end() :].partition("\n")[0]
+        # "The answer is 3 + 4 = 7 of the 12": what it comes to, not what stands around it.
+        if found := _NUMBER.search(_AFTERWORD.sub("", line).rpartition("=")[2]):
+            return FoundAnswer(found[0], "stated")
     numbers = _NUMBER.findall(completion)
     return FoundAnswer(numbers[-1], "last_number") if numbers else FoundAnswer(None, "none")
 

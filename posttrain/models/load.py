@@ -16,8 +16,10 @@ from typing import Any, Literal
 from posttrain.config.model import ModelConfig
 from posttrain.errors import CheckpointError, ConfigError
 from posttrain.extras import require_extra
+from posttrain.files import load_json
 from posttrain.logs import quiet_libraries, say
 from posttrain.models.lora import quiet_peft
+from posttrain.models.prefix_templates import compile_prefixes
 from posttrain.models.tiny import BUILT_IN, ensure_tiny
 
 
@@ -109,7 +111,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
     Raises:
         CheckpointError: It cannot be found or read.
-        ConfigError: The template file cannot be read.
+        ConfigError: The template file cannot be read, or is no template.
     """
     from transformers import AutoTokenizer
 
@@ -122,10 +124,14 @@ def load_tokenizer(config: ModelConfig) -> Any:
     except Exception as error:  # tokenizers raises bare exceptions
         raise _explain(name, "tokenizer", error) from error
     if config.chat_template:
+        given = f"model.chat_template {config.chat_template}"
         try:
-            tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
+            template = config.chat_template.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"model.chat_template {config.chat_template}: {error}") from error
+            raise ConfigError(f"{given}: {error}") from error
+        if config.chat_template.suffix.lower() == ".json":
+            template = compile_prefixes(template, given)
+        tokenizer.chat_template = template
     return tokenizer
 
 
@@ -194,6 +200,8 @@ def load_model(
     base = config
     if adapter.is_file():
         base = config.model_copy(update={"path": find_base(place)})
+        if head == "CausalLM" and load_json(adapter).get("task_type") == "SEQ_CLS":
+            raise _explain_scores(config.path)
     model = _load_plain(base, head, attention=attention, dtype=dtype, quantization=quantization)
     if prepare:
         prepare(model)
@@ -271,11 +279,7 @@ def _load_plain(
         settings = {"gguf_file": packed.name, "config": load_model_config(config)}
     kinds = load_model_config(config).architectures or [""]
     if head == "CausalLM" and kinds[0].endswith("ForSequenceClassification"):
-        # transformers would leave its head away and go on.
-        raise CheckpointError(
-            f"model {config.path}: scores texts and writes none ({kinds[0]})",
-            hint="give a language model, such as the one that it was trained from",
-        )
+        raise _explain_scores(config.path)
     stored = find_quantization(config)
     if stored and quantization:
         raise ConfigError(
@@ -332,6 +336,14 @@ def find_quantization(config: ModelConfig) -> str | None:
 def _quiet_bitsandbytes() -> None:
     # One line for each layer and call: that int8 products round their inputs to fp16 is its design.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def _explain_scores(name: str) -> CheckpointError:
+    """Say so at once: transformers and peft would leave a reward model's head away and go on."""
+    return CheckpointError(
+        f"model {name}: scores texts and writes none",
+        hint="give a language model, such as the one that it was trained from",
+    )
 
 
 def _explain(name: str, what: str, error: Exception) -> CheckpointError:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config.train import TrainingStage
+from posttrain.logs import say
 from posttrain.runtime import Compute
 
 
@@ -38,7 +39,7 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
     """
     from transformers import TrainingArguments
 
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,  # an item is a packed batch already
@@ -73,6 +74,25 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
         disable_tqdm=True,
         report_to=[],
     )
+    keep_to_one_device(arguments)
+    return arguments
+
+
+def keep_to_one_device(arguments: Any) -> None:
+    """Use one GPU in a process that sees several, and say how to use all of them.
+
+    Without a launcher transformers would wrap the model in ``nn.DataParallel``, which cuts batches
+    along their first side; a packed batch has nothing there to cut.
+
+    Args:
+        arguments: ``transformers.TrainingArguments``; changed in place.
+    """
+    if arguments.n_gpu > 1:
+        say(
+            f"{arguments.n_gpu} GPUs are visible, one is used; for all of them: torchrun "
+            f"--nproc_per_node {arguments.n_gpu} -m posttrain train RECIPE"
+        )
+        arguments._n_gpu = 1
 
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}

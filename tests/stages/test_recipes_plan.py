@@ -151,10 +151,10 @@ def model(tmp_path):
     return make
 
 
-def posttrain(cache, *arguments):
+def posttrain(cache, *arguments, **variables):
     done = subprocess.run(
-        command(*arguments),
-        cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=240, check=False,
+        command(*arguments), cwd=ROOT, env={**environment(cache), **variables},
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -235,3 +235,30 @@ def check_sharing(block, trainable, parallel):
         assert kept == pytest.approx(whole - (16 - 4 / 8) * trainable / 2**30, abs=0.2)
     else:
         assert kept == pytest.approx(whole - 12 * 7 / 8 * trainable / 2**30, abs=0.2)
+
+
+def test_variables_lead_math_to_the_real_data(model, tmp_path, cache_dir, shared_data):
+    few = [
+        f"stages.{stage}.data.sources.{place}.limit=200"
+        for stage in ("sft", "grpo")
+        for place in (0, 1)
+    ]
+    settings = (*model(QWEN3_8B), f"output={tmp_path / 'runs'}", *few)
+    folders = {"GSM8K_DIR": str(shared_data / "gsm8k"), "MATH_DIR": str(shared_data / "math")}
+    shown = posttrain(cache_dir, "plan", "recipes/math/math.yaml", *settings, **folders)
+    sft, grpo = re.split(r"\n\nstage ", shown)[1:]
+    check_arithmetic(sft, 8192, 2, 3)
+    assert numbers(sft, "rows +N read")[0] == numbers(grpo, "rows +N read")[0] == 400
+    assert numbers(sft, "N not used")[0] < 20
+
+
+def test_real_tool_calls_are_read_with_the_real_template(model, tmp_path, cache_dir, shared_data):
+    names = ("dolci_shaped_DERIVED_from_bfcl.jsonl", "dolci_real_row.jsonl")
+    sources = ", ".join(f"{{path: {shared_data / 'toolcall' / name}}}" for name in names)
+    shown = posttrain(
+        cache_dir, "plan", "recipes/tool-calling/tool-calling.yaml", *model(QWEN3_8B),
+        f"output={tmp_path / 'runs'}", f"stages.sft.data.sources=[{sources}]",
+    )  # fmt: skip
+    check_arithmetic(shown, 8192, 2, 1)
+    assert numbers(shown, "rows +N read")[0] == 241
+    assert numbers(shown, "N not used")[0] == 0

@@ -14,14 +14,14 @@ from posttrain.runs.progress import Progress
 
 def _check(stage: EvaluateStage, progress: Progress) -> None:
     from posttrain.evaluation.tasks import check_task
-    from posttrain.models.load import load_model_config, load_tokenizer
+    from posttrain.models.load import load_base_config, load_tokenizer
+    from posttrain.models.vocabulary import check_vocabulary
 
     model = progress.model_for(stage)
     tokenizer = load_tokenizer(model)
+    check_vocabulary(tokenizer, load_base_config(model), model.path)
     for task in stage.tasks:
         check_task(task, tokenizer)
-    if not (Path(model.path) / "adapter_config.json").is_file():
-        load_model_config(model)
 
 
 def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.data.prepare import prepare_data
     from posttrain.models.load import load_base_config, load_tokenizer
     from posttrain.models.masked import check_encoder, is_encoder
+    from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.batches import build_schedule
 
     model = progress.model_for(stage)
@@ -48,6 +49,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
             f"model {model.path}: {config.model_type} is an encoder and writes no text",
             hint="use `stage: mlm` for it",
         )
+    check_vocabulary(tokenizer, config, model.path)
     data = prepare_data(stage.data, tokenizer)
     if data.reused:
         say(f"data: taken from the cache ({data.folder})")

@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from posttrain.data.encode import EncodeOptions, Example, encode_prompt, encode_records
 from posttrain.data.records import Origin, Record, Reject
 from posttrain.data.templates import ChatRenderer
+from posttrain.models.prefix_templates import compile_prefixes
 from posttrain.models.tiny import CHAT_TEMPLATE
 from tests.unit.data.conftest import assistant, user
 
@@ -154,3 +157,22 @@ def test_mask_is_that_of_the_templates_own_marks(record, renderer, tiny_tokenize
 
     assert made.token_ids.tolist() == marked["input_ids"]
     assert made.trained.tolist() == [bool(x) for x in marked["assistant_masks"]]
+
+
+@pytest.mark.parametrize(("suffix", "ends"), [("<|im_end|>\n", True), ("\n\n", False)])
+def test_prefixes_and_suffixes_train_from_content_to_the_end_token(
+    record, tokenizer_with, suffix, ends
+):
+    prefixes = {f"{r}_prefix": f"[{r}] " for r in ("system", "user", "assistant")}
+    given = {**prefixes, **{key.replace("prefix", "suffix"): suffix for key in prefixes}}
+    tokenizer = tokenizer_with(compile_prefixes(json.dumps(given), "here"))
+    chat = record(user("One?"), assistant("1"), user("Two?"), assistant("2"))
+    made = encode_one(chat, ChatRenderer(tokenizer))
+    if not ends:
+        assert isinstance(made, Reject)
+        assert made.reason == "the template ends no assistant turn"
+        return
+    assert trained_text(made, tokenizer) == "1<|im_end|>2<|im_end|>"
+    prompt = encode_prompt(chat, ChatRenderer(tokenizer))
+    assert made.token_ids[: len(prompt)].tolist() == prompt
+    assert tokenizer.decode(prompt).endswith("<|im_end|>\n[assistant] ")

@@ -1,9 +1,13 @@
+import gzip
 import json
+import sys
+from datetime import date
+from decimal import Decimal
 
 import pytest
 
-from posttrain.data.readers import read_rows
-from posttrain.errors import DataError
+from posttrain.data.readers import check_file, read_rows
+from posttrain.errors import DataError, MissingExtraError
 
 
 def read(path):
@@ -152,3 +156,59 @@ def test_two_columns_of_one_name_are_refused(write):
 
 def test_quote_that_is_never_closed_is_refused(write):
     assert "broken table" in mistake_in(write("rows.csv", 'a\n"1\n2\n'))
+
+
+def write_parquet(path, rows):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
+    return path
+
+
+def test_parquet_rows_are_numbered_and_plain(tmp_path):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    rows = [{"messages": turns, "score": 0.5, "tags": ["a"], "none": None}] * 3
+    path = write_parquet(tmp_path / "rows.parquet", rows)
+
+    assert read(path) == [(1, rows[0]), (2, rows[1]), (3, rows[2])]
+    assert str(next(read_rows(path))[0]) == f"{path}:1"
+
+
+def test_parquet_values_that_json_lacks_become_text(tmp_path):
+    row = {"day": date(2026, 1, 2), "cost": Decimal("1.50"), "image": b"\x89PNG"}
+    path = write_parquet(tmp_path / "rows.parquet", [row])
+
+    assert read(path) == [(1, {"day": "2026-01-02", "cost": "1.50", "image": "<4 bytes>"})]
+
+
+def test_broken_missing_and_empty_parquet_are_refused(write, tmp_path):
+    path = write("rows.parquet", b"PAR1 and no more")
+    assert mistake_in(path).startswith(f"{path}: broken Parquet after row 0")
+    assert "no such file" in mistake_in(tmp_path / "absent.parquet")
+    parquet = write_parquet(tmp_path / "whole.parquet", [{"a": "x" * 90}] * 9)
+    parquet.write_bytes(parquet.read_bytes()[:-200])
+    assert "broken Parquet" in mistake_in(parquet)
+
+
+def test_parquet_without_pyarrow_names_the_extra(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    path = write("rows.parquet", b"")
+    for look in (check_file, read):
+        with pytest.raises(MissingExtraError, match=r"posttrain\[parquet\]"):
+            look(path)
+
+
+def test_gzipped_text_is_read_as_what_it_holds(write):
+    assert read(write("rows.jsonl.gz", gzip.compress(b'{"a": 1}\n\n{"a": 2}'))) == [
+        (1, {"a": 1}),
+        (3, {"a": 2}),
+    ]
+    assert read(write("rows.csv.gz", gzip.compress(b"a\n1\n"))) == [(2, {"a": "1"})]
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}\n', gzip.compress(b'{"a": 1}\n')[:-6], b""])
+def test_broken_gzip_is_refused(write, content):
+    path = write("rows.jsonl.gz", content)
+    assert mistake_in(path).startswith((f"{path}: broken gzip", f"{path}: no rows"))

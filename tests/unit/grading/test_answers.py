@@ -29,7 +29,6 @@ MARKED = [
     ("#### 小明有 8 个", "8"),
 ]
 UNMARKED = [
-    ("The answer is 72.", "72"),
     ("72. I hope it is correct", "72"),
     ("A: $18", "18"),
     ("She has 3 apples, then 1,250.", "1,250"),
@@ -41,7 +40,6 @@ UNMARKED = [
     ("f(x)-2", "2"),
     ("1,2,3", "3"),
     ("1234,567 things", "567"),
-    ("答案是 15。", "15"),
     ("### 6", "6"),
 ]
 
@@ -68,6 +66,35 @@ def test_without_a_marker_the_last_number_is_taken_and_told(text, number):
 )
 def test_the_number_in_the_last_box_is_the_answer(text, number):
     assert find_numeric_answer(text) == FoundAnswer(number, "boxed")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The answer is 72.", "72"),
+        ("答案是 15。", "15"),
+        ("Answer: 42\n(checked in 3 ways)", "42"),
+        ("So 16 people.\nAnswer: 16 people, on horse #12", "16"),
+        ("The final answer is $1,234.50. I hope it is correct in 2 places", "1,234.50"),
+        ("The answer is 3 + 4 = 7 of the 12", "7"),
+        ("Answer: 1\nNo.\nAnswer:\n-2", "-2"),
+        ("**Answer:** 5 of 9", "5"),
+    ],
+)
+def test_the_number_behind_the_last_statement_is_the_answer(text, number):
+    assert find_numeric_answer(text) == FoundAnswer(number, "stated")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("#### 7\nThe answer is 8", FoundAnswer("7", "marker")),
+        (r"\boxed{7}, so the answer is 8", FoundAnswer("7", "boxed")),
+        ("It is 7, the answer is clear", FoundAnswer("7", "last_number")),
+    ],
+)
+def test_a_statement_counts_less_than_a_marker_and_more_than_nothing(text, found):
+    assert find_numeric_answer(text) == found
 
 
 @pytest.mark.parametrize(

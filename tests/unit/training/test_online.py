@@ -25,6 +25,7 @@ from posttrain.models.load import find_model
 from posttrain.runs.plan import plan_recipe
 from posttrain.training import rounds
 from posttrain.training.online import train_online
+from posttrain.training.reward import train_reward
 from posttrain.training.rounds import Rounds
 
 TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
@@ -406,6 +407,30 @@ def test_a_judge_with_other_tokens_is_refused(make, judge, tmp_path):
 def test_a_reward_model_writes_no_answers(make, judge):
     with pytest.raises(CheckpointError, match="scores texts and writes none"):
         train_online(make(recipe={"model": {"path": str(judge)}}))
+
+
+def test_an_adapter_of_a_reward_model_writes_no_answers(make, sums_file, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Say {n}", "chosen": "yes", "rejected": "no"} for n in range(8)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = make(recipe=LORA).recipe.model_dump(mode="json")
+    values["stages"] = [{"stage": "reward", "data": {"sources": [{"path": str(pairs)}]}}]
+    recipe = build_recipe(values, [], "test")
+    job = replace(make(name="judge"), recipe=recipe, stage=recipe.stages[0])
+    train_reward(job)
+    model = {"path": str(job.final), "tokenizer": "tiny"}
+    with pytest.raises(CheckpointError, match="scores texts and writes none"):
+        train_online(make(recipe={**LORA, "model": model}))
+
+
+def test_only_a_reward_stage_goes_on_with_a_reward_stage(make):
+    values = make().recipe.model_dump(mode="json")
+    judge = {"stage": "reward", "name": "judge", "data": {"sources": [{"path": "pairs.jsonl"}]}}
+    values["stages"] = [judge, {**values["stages"][0], "start_from": "judge"}]
+    with pytest.raises(ConfigError, match="`start_from: judge` names no earlier stage"):
+        build_recipe(values, [], "test")
+    values["stages"][1] = {**judge, "name": "again", "start_from": "judge"}
+    build_recipe(values, [], "test")
 
 
 def test_several_devices_are_refused(make):
