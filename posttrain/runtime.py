@@ -39,9 +39,17 @@ class Compute:
     reason: str
     """How it was chosen, for people."""
 
+    @property
+    def place(self) -> str:
+        """The device of this process: of several processes on a machine, each has its own."""
+        return self.device if self.device == "cpu" else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
     def apply(self) -> None:
-        """Set torch's thread count."""
+        """Set torch's thread count, and the GPU that ``cuda`` means in this process."""
         import torch
+
+        if self.device == "cuda":
+            torch.cuda.set_device(self.place)
 
         # Processes side by side share the cores.
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -11,7 +11,8 @@ from posttrain.config.base import Config, ConfigPath, StageName
 FormatName = Literal[
     "auto", "text",
     "messages", "messages_json", "dolci", "sharegpt", "kto", "xlam", "math", "gsm8k", "mcq",
-    "alpaca", "dolly", "query_response", "prompt_completion", "prompt", "chatml",
+    "alpaca", "dolly", "query_response", "question_answer", "input_output",
+    "prompt_completion", "prompt", "chatml",
     "preference", "sharegpt_preference", "alpaca_preference", "messages_preference",
     "v1_preference", "stack_exchange", "first_turn_preference",
 ]  # fmt: skip

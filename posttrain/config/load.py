@@ -305,8 +305,10 @@ def _describe(problem: Any, document: _Document, source: str, root: type[BaseMod
         known = list(model.model_fields) if model else []
         near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
-        if moved := find_new_name(str(key[-1])):
-            hint = f"{moved} (`posttrain migrate` rewrites another tool's settings)"
+        typed = where.startswith("command line")
+        whole = root is Recipe and len(key) == 1 and not typed
+        if moved := find_new_name(str(key[-1]), at_top=whole):
+            hint = f"{moved} (`posttrain migrate OLD.yaml out=NEW.yaml` rewrites the whole file)"
         return f"{where}: unknown key `{name}`; {hint}"
     if kind == "missing":
         return f"{where}: `{name}` is missing"

@@ -37,6 +37,9 @@ OLD_NAMES: dict[str, str] = {
     "finetuning_type": "tuning",
     "use_lora": "tuning",
     "use_peft": "tuning",
+    "qlora": "tuning",
+    "quantization_bit": "tuning",
+    "load_in_4bit": "tuning",
     "lora_rank": "lora.rank",
     "lora_r": "lora.rank",
     "lora_alpha": "lora.alpha",
@@ -137,6 +140,8 @@ NOT_NEEDED: dict[str, str] = {
     "per_device_eval_batch_size": "validation uses batch_tokens",
     "load_best_model_at_end": "checkpoints/best is always kept",
     "metric_for_best_model": "checkpoints/best is by validation loss",
+    "early_stopping_patience": "all steps are run; checkpoints/best is kept beside the last one",
+    "early_stopping_threshold": "all steps are run; checkpoints/best is kept beside the last one",
     "save_strategy": "checkpoints are by steps: save_every_steps",
     "logging_strategy": "log lines are by steps: log_every_steps",
     "save_safetensors": _ALWAYS,
@@ -166,15 +171,23 @@ NOT_NEEDED: dict[str, str] = {
     "project_name": "told by `tracking:`",
     "experiment_name": "the run is named as the recipe",
     "ppo_micro_batch_size_per_gpu": "batch_tokens bounds what is computed at once",
-    "qlora": "4-bit base weights are not offered; LoRA trains on the full ones",
-    "quantization_bit": "4-bit base weights are not offered; LoRA trains on the full ones",
-    "load_in_4bit": "4-bit base weights are not offered; LoRA trains on the full ones",
 }
 """Old name -> why a recipe has no key for it."""
+OLD_SECTIONS = frozenset(
+    ("data", "peft", "training_args", "pretrain", "sft", "reward", "dpo", "ppo", "grpo", "trainer")
+)
+"""What other tools put at the top of a file around several settings."""
 
 
-def find_new_name(old: str) -> str | None:
-    """Tell where a setting of another tool is in a recipe, or why it is not; None for no such."""
+def find_new_name(old: str, *, at_top: bool = False) -> str | None:
+    """Tell where a setting of another tool is in a recipe, or why it is not; None for no such.
+
+    Args:
+        old: Its name.
+        at_top: Whether it stands at the top of the file, where it may be a whole section.
+    """
+    if at_top and old in OLD_SECTIONS:
+        return "a section of another tool's settings"
     if old in OLD_NAMES:
         return f"here it is `{OLD_NAMES[old]}`"
     return f"not needed: {NOT_NEEDED[old]}" if old in NOT_NEEDED else None

@@ -27,7 +27,7 @@ class ServeConfig(Config):
     threads: Literal["auto"] | PositiveInt = "auto"
     """CPU threads; auto measures for a moment."""
     chat_template: ConfigPath | None = None
-    """Jinja file that replaces the tokenizer's own chat template."""
+    """File that replaces the tokenizer's own chat template: Jinja, or JSON of prefixes."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
     max_tokens: PositiveInt = 4096

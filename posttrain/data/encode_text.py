@@ -48,7 +48,11 @@ def encode_text(
         )
     held: list[int] = []
     places: list[tuple[int, Record[Text]]] = []  # where in `held` each document starts
+    special = set(tokenizer.all_special_ids)
     for record, ids in _encode_documents(records, tokenizer):
+        if special.issuperset(ids):
+            yield Reject(record.origin, "nothing to learn", "no token but special ones")
+            continue
         places.append((len(held), record))
         held.extend([*frame.begin, *ids, *frame.end])
         while len(held) >= size:
@@ -104,7 +108,9 @@ def _move_up(places: list[tuple[int, Record[Text]]], cut: int) -> list[tuple[int
     """Places after the first ``cut`` tokens are gone; the document across the cut starts at 0."""
     moved = [(start - cut, record) for start, record in places]
     across = [item for item in moved if item[0] <= 0]
-    return [*across[-1:], *(item for item in moved if item[0] > 0)]
+    later = [item for item in moved if item[0] > 0]
+    # A document that starts right at the cut is not across it, and neither is the one before.
+    return [*across[-1:], *later]
 
 
 def _block(held: list[int], frame: _Frame, record: Record[Text]) -> Iterator[Example]:

@@ -43,6 +43,8 @@ def mask_batch(packed: dict[str, Any], masking: Masking, seed: list[int]) -> dic
     ids = packed["input_ids"][0].copy()
     special = np.array(sorted(masking.special_ids))
     ordinary = np.flatnonzero(~np.isin(ids, special))
+    if not len(ordinary):
+        raise ValueError("a batch holds no token that could be hidden")
     count = min(len(ordinary), max(1, round(masking.share * len(ordinary))))
     chosen = np.sort(random.choice(ordinary, count, replace=False))
     targets = ids[chosen]

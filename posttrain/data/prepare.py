@@ -38,7 +38,7 @@ from posttrain.files import (
 from posttrain.logs import Progress
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,11 @@ def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> Non
     splits = _split(config, records)
     splits["validation"] += [record for source in watched for record in source.records]
     examples: dict[str, list[Example]] = {}
+    used = 0
     for name in ("train", "validation"):
         examples[name], refused = _encode(name, splits[name], encoder)
         rejects += refused
+        used += len(splits[name]) - len(refused)
     dropped = [*doubled, *contaminated]
     _check_rejects(config, rejects, rows_read)
     everything = examples["train"] + examples["validation"]
@@ -147,7 +149,6 @@ def _build(config: DataConfig, tokenizer: Any, folder: Path, digest: str) -> Non
         )
     audit = encoder.audit(everything)
     check_audit(audit)
-    used = len(splits["train"]) + len(splits["validation"]) - _count_refused(rejects, splits)
     accounted = used + len(splits["test"]) + len(rejects) + len(dropped)
     assert accounted == rows_read, f"{rows_read} rows read, {accounted} accounted for"
     report = {
@@ -190,12 +191,6 @@ def _encode(
         else:
             rejects.append(item)
     return examples, rejects
-
-
-def _count_refused(rejects: Sequence[Reject], splits: dict[str, list[Record[Any]]]) -> int:
-    """Of the rejects, those that were records already."""
-    origins = {r.origin for name in ("train", "validation") for r in splits[name]}
-    return sum(reject.origin in origins for reject in rejects)
 
 
 def _test_row(record: Record[Any]) -> dict[str, Any]:
@@ -249,9 +244,10 @@ def _decontaminate(
     evaluation = [record for source in sources for record in source.records]
     found, report = find_contamination(records, evaluation, settings.keys)
     if found and settings.action == "error":
+        first = next(iter(found.values()))
         raise DataError(
-            f"{found[0].origin}: this training row is also an evaluation problem "
-            f"({found[0].detail}), and {len(found) - 1} others are",
+            f"{first.origin}: this training row is also an evaluation problem "
+            f"({first.detail}), and {len(found) - 1} others are",
             hint="remove them, or set contamination.action: drop",
         )
     summary = {
@@ -262,8 +258,9 @@ def _decontaminate(
     }
     if settings.action != "drop":
         return records, [], summary
-    dropped = {reject.origin for reject in found}
-    return [r for r in records if r.origin not in dropped], found, summary
+    # By number: rows of a JSON array on one line, or of a file listed twice, share their place.
+    kept = [record for number, record in enumerate(records) if number not in found]
+    return kept, list(found.values()), summary
 
 
 def _split(config: DataConfig, records: list[Record[Any]]) -> dict[str, list[Record[Any]]]:

@@ -11,13 +11,13 @@ _KEYS = tuple(f"{role}_{side}" for role in _ROLES for side in ("prefix", "suffix
 
 
 def compile_prefixes(text: str, place: str) -> str:
-    """Turn prefixes and suffixes into a chat template.
+    r"""Turn prefixes and suffixes into a chat template.
 
     A turn is its role's prefix, its content as it stands, and its role's suffix; where an answer
     is to be written, ``assistant_prefix`` stands last. Other roles are refused.
 
     Args:
-        text: The JSON, such as ``{"user_prefix": "<|im_start|>user\\n", ...}``.
+        text: The JSON, such as ``{"user_prefix": "<|im_start|>user\n", ...}``.
         place: What to call it in messages.
 
     Returns:

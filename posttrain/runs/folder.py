@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,31 @@ def run_folder(recipe: Recipe) -> Path:
     return root / recipe.name
 
 
+class Patience:
+    """Waits for a file of the leading process, and says once for which one it has waited long.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun: float | None = time.monotonic()
+
+    def wait(self) -> None:
+        """Wait a moment."""
+        time.sleep(POLL_SECONDS)
+        if self._begun and time.monotonic() - self._begun > _LONG_SECONDS:
+            # Not through `say`: this process has been muted, and what it waits for may never come.
+            sys.stderr.write(
+                f"a following process waits for {self._path}; all nodes must share this folder\n"
+            )
+            self._begun = None
+
+
+_LONG_SECONDS = 120.0
+
+
 @dataclass(frozen=True)
 class StageFolder:
     """One stage's folder and the settings it belongs to."""
@@ -38,13 +64,15 @@ class StageFolder:
 
     def wait_started(self) -> None:
         """Wait until the leading process has claimed the folder for these settings."""
+        patience = Patience(self.path / "started.json")
         while (_load_marker(self.path / "started.json") or {}).get("digest") != self.digest:
-            time.sleep(POLL_SECONDS)
+            patience.wait()
 
     def wait_finished(self) -> dict[str, Any]:
         """Wait until the leading process has finished the stage; return ``stage.json``."""
+        patience = Patience(self.path / "stage.json")
         while (done := self.load_finished()) is None:
-            time.sleep(POLL_SECONDS)
+            patience.wait()
         return done
 
     def begin(self) -> bool:

@@ -15,7 +15,8 @@ from posttrain.config.migrate import MigrateConfig
 from posttrain.errors import ConfigError
 from posttrain.files import write_text
 from posttrain.logs import say
-from posttrain.runs.rewrite import StageRewriter, flatten
+from posttrain.runs.old_settings import flatten
+from posttrain.runs.rewrite import StageRewriter
 
 _SECTIONS = ("pretrain", "sft", "reward", "dpo", "ppo", "grpo")
 _LLAMA_FACTORY = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "ppo": "ppo"}

@@ -14,7 +14,7 @@ from posttrain.config.recipe import Recipe
 from posttrain.config.train import FixedDataStage, GrpoStage, OnlineStage, PpoStage, TrainingStage
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
-from posttrain.models.load import load_model_config
+from posttrain.models.load import load_base_config
 from posttrain.models.lora import count_lora_parameters
 from posttrain.models.memory import MemoryEstimate, estimate_memory, weigh_frozen
 from posttrain.runs.prepare import prepare_stages
@@ -43,7 +43,7 @@ def plan_recipe(recipe: Recipe) -> str:
     )
     lines = [shown.rstrip()]
     if any(isinstance(stage, TrainingStage) for stage in recipe.stages):
-        config = load_model_config(recipe.model)
+        config = load_base_config(recipe.model)
         for stage, data, _ in prepare_stages(recipe):
             plan = (
                 [f"  {data}"] if isinstance(data, str) else _plan_stage(recipe, stage, data, config)

@@ -105,7 +105,7 @@ class Progress:
             s.name
             for s in self.recipe.stages
             if (s.name in self.models or s.name in self.pending)
-            and kinds[s.name] in CHAIN_STAGES
+            and kinds[s.name] in (("mlm",) if stage.stage == "mlm" else CHAIN_STAGES)
             and s.name != stage.name
         ]
         return wanted or (earlier[-1] if earlier else None)
@@ -185,6 +185,8 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     if stage.stage != "evaluate":  # which takes the most likely token, always
         basis["seed"] = recipe.seed
     basis["helpers"] = [progress.made_by(name, stage).digest for name in _helpers(stage)]
+    if (rewards := getattr(stage, "rewards", None)) and rewards.model:
+        basis["helpers"].append(digest_place(rewards.model))
     if hasattr(stage, "learning_rate"):
         basis["tuning"] = recipe.tuning
         basis["lora"] = None if recipe.tuning == "full" else recipe.lora.model_dump(mode="json")

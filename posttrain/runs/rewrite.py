@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from posttrain.config.load import models_of
 from posttrain.config.migrate import NOT_NEEDED, OLD_NAMES, MigrateConfig
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import AnyTrainingStage
+from posttrain.runs.old_settings import find_adapter, make_plain
 
 Place = tuple[str | int, ...]
 
 _SCHEDULES = {"constant_with_warmup": "constant", "cosine_with_restarts": "cosine"}
 _ONLINE = ("ppo", "grpo")
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of everything nested; lists are values."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 class StageRewriter:
@@ -78,6 +70,7 @@ class StageRewriter:
                 self._set(key, OLD_NAMES[name], value)
             elif name not in OLD_NAMES and value is not False:
                 self._drop(key, NOT_NEEDED.get(name, "no such setting here"))
+        self._set_bits()
         self._set_batch()
         self._fill_gaps()
 
@@ -103,9 +96,12 @@ class StageRewriter:
                     "train_micro_batch_size_per_gpu",
                     "batch_size",
                     "gradient_accumulation_steps",
+                    "qlora",
+                    "load_in_4bit",
+                    "quantization_bit",
                 ),
                 lambda key, value: None,
-            ),  # together, in _set_batch
+            ),  # together, in _set_batch and _set_bits
             "lr_scheduler_type": lambda k, v: self._set(
                 k, OLD_NAMES["lr_scheduler_type"], _SCHEDULES.get(v, v)
             ),
@@ -146,7 +142,7 @@ class StageRewriter:
             values: Any = self._stage
         else:
             root, place, values = Recipe, (), self._recipe
-        adapter = _find_adapter(root, names)
+        adapter = find_adapter(root, names)
         if adapter is None:
             return self._drop(key, f"a {self._kind} stage has no `{'.'.join(names)}`")
         try:
@@ -156,7 +152,7 @@ class StageRewriter:
             return self._drop(key, f"`{'.'.join(names)}` cannot be {value!r}: {message}")
         for name in names[:-1]:
             values = values.setdefault(name, {})
-        values[names[-1]] = _plain(value)
+        values[names[-1]] = make_plain(value)
         self.carried += 1
         if note or key.rpartition(".")[2] != names[-1]:
             self._comments[(*place, *names)] = note or f"was {key}"
@@ -186,12 +182,7 @@ class StageRewriter:
         self._set(key, target, shown)
 
     def _set_template(self, key: str, value: Any) -> None:
-        if str(value).endswith(".json"):
-            self._drop(
-                key, "a JSON of prefixes and suffixes; model.chat_template takes a Jinja file"
-            )
-        else:
-            self._set(key, "model.chat_template", self._relative(str(value)))
+        self._set(key, "model.chat_template", self._relative(str(value)))
 
     def _set_sources(self, key: str, value: Any) -> None:
         listed = value if isinstance(value, list) else str(value).split(",")
@@ -241,6 +232,19 @@ class StageRewriter:
             {True: "lora", False: "full"}.get(value, value) if isinstance(value, bool) else value
         )
         self._set(key, "tuning", chosen)
+
+    def _set_bits(self) -> None:
+        """Turn LoRA on weights of four bits into QLoRA, whatever else the old settings call it."""
+        for name in ("qlora", "load_in_4bit", "quantization_bit"):
+            wanted = self._old.get(name)
+            if not wanted:
+                continue
+            if self._recipe.get("tuning") == "full":
+                self._drop(name, "all weights are trained, and those of four bits cannot be")
+            elif name == "quantization_bit" and wanted != 4:
+                self._drop(name, f"{wanted} bits are not trained on; tuning: qlora has four")
+            else:
+                self._set(name, "tuning", "qlora")
 
     def _set_targets(self, key: str, value: Any) -> None:
         listed = (
@@ -373,28 +377,3 @@ class StageRewriter:
 
 def _tag(stage: type[BaseModel]) -> str:
     return str(get_args(stage.model_fields["stage"].annotation)[0])
-
-
-def _find_adapter(root: type[BaseModel], names: list[str]) -> TypeAdapter[Any] | None:
-    """Build the check of a field of nested settings; None where there is no such field."""
-    model = root
-    for name in names[:-1]:
-        inner = models_of(model.model_fields[name]) if name in model.model_fields else []
-        if not inner:
-            return None
-        model = inner[0]
-    info = model.model_fields.get(names[-1])
-    if info is None:
-        return None
-    kind: Any = info.annotation
-    return TypeAdapter(Annotated[(kind, *info.metadata)] if info.metadata else kind)
-
-
-def _plain(value: Any) -> Any:
-    """Write numbers that YAML reads as text, such as 1e-5, as numbers."""
-    if isinstance(value, str):
-        try:
-            return float(value) if not value.lstrip("-").isdigit() else int(value)
-        except ValueError:
-            return value
-    return value

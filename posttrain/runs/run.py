@@ -222,14 +222,15 @@ def settle_compute(recipe: Recipe, folder: Path) -> Compute:
     while settings and machine are the same.
     """
     path = folder / "environment.json"
-    wanted = {**recipe.compute.model_dump(mode="json"), "cores": count_cores()}
-    if path.is_file():
-        known = load_json(path)
-        if known.get("wanted") == wanted:
+    asked = recipe.compute.model_dump(mode="json")
+    wanted = {**asked, "cores": count_cores()}
+    while not is_main_process():  # which measures for all, with its own number of cores
+        known = load_json(path) if path.is_file() else {}
+        if known.get("wanted", {}).items() >= asked.items():
             return Compute(**known["compute"])
-    if not is_main_process():  # which measures for all
         time.sleep(POLL_SECONDS)
-        return settle_compute(recipe, folder)
+    if path.is_file() and (known := load_json(path)).get("wanted") == wanted:
+        return Compute(**known["compute"])
     settings = recipe.compute
     compute = choose_compute(settings.device, settings.precision, settings.threads)
     say(

@@ -56,6 +56,8 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
         bf16=compute.precision == "bf16",
         deepspeed=deepspeed,
         ddp_find_unused_parameters=False,
+        # Nothing here changes buffers, and the sync would be a collective in every forward call.
+        ddp_broadcast_buffers=False,
         # Ranks meet at every step; only a dead one is this late.
         ddp_timeout=3600,
         seed=seed,

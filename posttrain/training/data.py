@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from posttrain.data.prepare import PreparedData, prepare_data
 from posttrain.files import publish_folder
@@ -30,11 +31,14 @@ def describe_data(data: PreparedData) -> None:
             f" ({source['evidence']})"
         )
     rejected = sum(report["rejects"].values())
-    say(
-        f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
-        f"{report['examples']['validation']:,} validation + {report['test_rows']:,} test + "
-        f"{rejected:,} not used"
-    )
+    if report["kind"] == "text":
+        say(
+            f"data: {report['rows_read']:,} documents read, {report['rows_used']:,} used -> "
+            f"{report['examples']['train']:,} train + {report['examples']['validation']:,} "
+            f"validation blocks; {report['test_rows']:,} test documents, {rejected:,} not used"
+        )
+    else:
+        _say_rows(report, rejected)
     for reason, count in report["rejects"].items():
         say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
     if contamination := report["contamination"]:
@@ -54,6 +58,14 @@ def describe_data(data: PreparedData) -> None:
             f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
             f"{check['checked']:,} pass"
         )
+
+
+def _say_rows(report: dict[str, Any], rejected: int) -> None:
+    say(
+        f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
+        f"{report['examples']['validation']:,} validation + {report['test_rows']:,} test + "
+        f"{rejected:,} not used"
+    )
 
 
 _ACTIONS = {"drop": "dropped", "report": "kept, as the recipe says"}

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from posttrain.checkpoints import MANIFEST, FoundCheckpoint, find_checkpoint, write_manifest
 from posttrain.errors import CheckpointError, InterruptedRunError
-from posttrain.files import load_json, load_jsonl, publish_folder
+from posttrain.files import digest_file, load_json, load_jsonl, publish_folder
 from posttrain.logs import say
 from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
@@ -99,6 +99,7 @@ def fit(
             recorder=recorder,
             stop=stop,
             tokenizer=tokenizer,
+            strategy=_describe_strategy(job),
         )
         trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
     if stop or trainer.state.global_step < steps:
@@ -146,19 +147,36 @@ class SilentRecorder(contextlib.nullcontext["SilentRecorder"]):
 
 
 def _check_processes(job: TrainingJob, found: FoundCheckpoint) -> None:
-    """Refuse to go on with another number of processes: the steps would hold other batches.
+    """Refuse to go on with other processes: steps would hold other batches, states be lost.
 
     Raises:
-        CheckpointError: Names both numbers.
+        CheckpointError: Names what was and what is.
     """
     if found.path is None:
         return
-    before = load_json(found.path / MANIFEST).get("world_size", 1)
+    written = load_json(found.path / MANIFEST)
+    begin_anew = f"or delete {job.checkpoints} to begin anew"
+    before = written.get("world_size", 1)
     if before != world_size():
         raise CheckpointError(
             f"{found.path}: written by {before} processes, and there are {world_size()} now",
-            hint=f"start {before}, or delete {job.checkpoints} to begin anew",
+            hint=f"start {before}, {begin_anew}",
         )
+    strategy = written.get("strategy", "ddp")
+    if strategy != _describe_strategy(job):
+        raise CheckpointError(
+            f"{found.path}: written with parallel.strategy {strategy}, and it is "
+            f"{_describe_strategy(job)} now: the optimizer's state could not be read",
+            hint=f"set it back, {begin_anew}",
+        )
+
+
+def _describe_strategy(job: TrainingJob) -> str:
+    """What the form of a checkpoint's optimizer state depends on."""
+    parallel = job.recipe.parallel
+    if parallel.deepspeed is not None:
+        return f"DeepSpeed settings {digest_file(parallel.deepspeed)[:12]}"
+    return parallel.strategy if parallel.offload == "none" else f"{parallel.strategy} offloaded"
 
 
 def _describe_processes(job: TrainingJob) -> str:

@@ -39,7 +39,7 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
         dtype=weight_dtype(tuning, job.compute.precision),
         prepare=prepare,
         train_adapter=tuning != "full",
-        quantization=Quantization("nf4", job.compute.device) if tuning == "qlora" else None,
+        quantization=Quantization("nf4", job.compute.place) if tuning == "qlora" else None,
     )
     model = tune(job, model)
     for head in heads:  # last, or adapters would freeze it

@@ -6,6 +6,7 @@ Rows are prepared before any process group exists; no process waits for files in
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,8 @@ def build_deepspeed(parallel: ParallelConfig) -> dict[str, Any] | str | None:
     if parallel.strategy == "ddp" and parallel.deepspeed is None:
         return None
     require_extra("deepspeed", "deepspeed")
+    if parallel.deepspeed is not None:
+        _check_deepspeed(parallel.deepspeed)
     if not is_launched():
         raise ConfigError(
             f"parallel.strategy: {parallel.strategy} needs a launcher",
@@ -128,6 +131,26 @@ def build_deepspeed(parallel: ParallelConfig) -> dict[str, Any] | str | None:
         if parallel.offload == "all":
             zero["offload_param"] = {"device": "cpu"}
     return settings
+
+
+def _check_deepspeed(path: Path) -> None:
+    """Look at a DeepSpeed file before DeepSpeed does.
+
+    Raises:
+        ConfigError: It cannot be read, or names no ZeRO stage.
+    """
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        stage = settings["zero_optimization"]["stage"]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"parallel.deepspeed {path}: cannot be read: {error}") from error
+    except (KeyError, TypeError):
+        stage = None
+    if stage not in (1, 2, 3):
+        raise ConfigError(
+            f"parallel.deepspeed {path}: no `zero_optimization.stage` of 1, 2 or 3",
+            hint="write it, or use parallel.strategy: zero2 or zero3 without a file",
+        )
 
 
 @contextlib.contextmanager

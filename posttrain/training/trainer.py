@@ -48,6 +48,7 @@ class PackedTrainer(Trainer):
         recorder: Where metrics go.
         stop: Asked after every step.
         tokenizer: Saved with every checkpoint.
+        strategy: How processes share the work; part of what a checkpoint is.
     """
 
     watched = "loss"
@@ -71,6 +72,7 @@ class PackedTrainer(Trainer):
         recorder: MetricsRecorder,
         stop: StopRequest,
         tokenizer: Any,
+        strategy: str = "ddp",
     ) -> None:
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
@@ -92,6 +94,7 @@ class PackedTrainer(Trainer):
         self.objective = objective
         self.schedule = schedule
         self.recorder = recorder
+        self.strategy = strategy
         self.checkpoints = checkpoints
         self.keep_last = keep_last
         self._window = Window()
@@ -272,7 +275,7 @@ class PackedTrainer(Trainer):
         step = self.state.global_step
         if self._saved_step == step:  # transformers asks once more when the last step is done
             return
-        details = {"world_size": self.args.world_size}
+        details = {"world_size": self.args.world_size, "strategy": self.strategy}
         publish = write_checkpoint(self.checkpoints, step, details)
         with self._pause_clock(), shared_folder(publish) as folder:
             self.write_model(folder)

@@ -79,7 +79,9 @@ class StepWatch(TrainerCallback):
         self.may_stop = may_stop
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the clock, and take the rhythm of this command rather than the checkpoint's."""
+        state.save_steps, state.eval_steps = args.save_steps, args.eval_steps
+        state.logging_steps = args.logging_steps
         self.start_clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

@@ -134,10 +134,10 @@ def test_a_finetune_yaml_with_sections(migrate, tmp_path):
     assert stage.data.sources[0].path == tmp_path / "data/train.jsonl"
     assert stage.data.validation_sources[0].path == tmp_path / "data/validation.jsonl"
     assert recipe.output == tmp_path / "self_model/checkpoints"
-    for key in ("template_path", "training_args.fp16"):
-        assert f"not carried over: {key}: " in said
-        assert f"#   {key}: " in text
-    assert said.count("not carried over") == 2
+    assert recipe.model.chat_template == tmp_path / "self_model/template/qwen2_chatml.json"
+    assert "not carried over: training_args.fp16: " in said
+    assert "#   training_args.fp16: " in text
+    assert said.count("not carried over") == 1
 
 
 def test_a_pretrain_yaml(migrate, tmp_path):
@@ -250,8 +250,38 @@ def test_check_names_the_new_key_of_an_old_one(cli, tmp_path):
     (tmp_path / "old.yaml").write_text(FLAT)
     result = cli("check", "old.yaml")
     assert result.returncode == 2
-    assert "unknown key `lora_rank`; here it is `lora.rank` (`posttrain migrate`" in result.stderr
+    assert "unknown key `lora_rank`; here it is `lora.rank` (`posttrain migrate" in result.stderr
     assert "unknown key `group_by_length`; not needed: every batch is packed" in result.stderr
+
+
+def test_check_points_an_old_file_with_sections_to_migrate(cli, tmp_path):
+    (tmp_path / "old.yaml").write_text(FINETUNE + "early_stopping_patience: 3\n")
+    result = cli("check", "old.yaml")
+    assert result.returncode == 2
+    for number, key in ((4, "data"), (8, "peft"), (10, "training_args")):
+        (line,) = [line for line in result.stderr.splitlines() if f"unknown key `{key}`" in line]
+        assert f"old.yaml:{number}: " in line
+        assert "a section of another tool's settings (`posttrain migrate OLD.yaml" in line
+        assert "did you mean" not in line
+    assert "`early_stopping_patience`; not needed: all steps are run" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "tuning", "dropped"),
+    [
+        ("peft: {qlora: true, enabled: true}", "qlora", ""),
+        ("peft: {enabled: false, qlora: true}", "full", "qlora: all weights are trained"),
+        ("finetuning_type: lora\nquantization_bit: 4", "qlora", ""),
+        ("finetuning_type: lora\nquantization_bit: 8", "lora", "quantization_bit: 8 bits are"),
+        ("load_in_4bit: true\nlora_r: 8", "qlora", ""),
+        ("load_in_4bit: false\nlora_r: 8", "lora", ""),
+    ],
+)
+def test_four_bits_are_qlora(migrate, settings, tuning, dropped):
+    recipe, _, said = migrate(f"model_name_or_path: a/b\ntrain_file: x.jsonl\n{settings}\n")
+    assert recipe.tuning == tuning
+    assert ("not carried over: " in said) == bool(dropped)
+    assert dropped in said
 
 
 def test_no_old_name_is_both_carried_and_not_needed():

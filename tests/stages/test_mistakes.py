@@ -1,5 +1,6 @@
 """A user's mistake: one clear line, its own exit status, no traceback."""
 
+import copy
 import json
 
 import pytest
@@ -62,6 +63,39 @@ def test_model_folder_that_does_not_exist(cli, recipe, model):
     complain(cli("run", str(recipe), f"model.path={model}"), 4, "no such folder")
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_tokenizer_with_more_tokens_than_the_model_has_rows(
+    cli, recipe, tiny_tokenizer, tmp_path, command
+):
+    wide = copy.deepcopy(tiny_tokenizer)
+    wide.add_tokens([f"word{i}" for i in range(9000)])
+    wide.save_pretrained(tmp_path / "wide")
+    result = cli(command, str(recipe), "model.tokenizer=./wide")
+    complain(result, 2, "wide has ", "the model tiny rows for ", "extend-tokenizer")
+
+
+def test_parquet_rows_and_json_templates_are_trained_on(cli, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    rows = [{"input": f"{i} + 1?", "output": str(i + 1)} for i in range(20)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    template = {
+        f"{role}_{side}": f"<{role}>" if side == "prefix" else "<|im_end|>"
+        for role in ("system", "user", "assistant")
+        for side in ("prefix", "suffix")
+    }
+    (tmp_path / "prefixes.json").write_text(json.dumps(template))
+    own = data_recipe(tmp_path, "rows.parquet")
+    result = cli("train", own, "model.chat_template=prefixes.json", "compute.threads=1")
+    assert result.returncode == 0, result.stderr
+    (report,) = tmp_path.glob("**/sft/data/report.json")
+    source = json.loads(report.read_text())["sources"][0]
+    assert (source["format"], source["rows"]) == ("input_output", 20)
+    kept = report.parents[1] / "final/chat_template.jinja"
+    assert "<assistant>" in kept.read_text()
+
+
 def test_hub_model_without_a_network(cli, recipe):
     result = cli("run", str(recipe), "model.path=Qwen/Qwen3-0.6B")
     complain(result, 4, "Qwen/Qwen3-0.6B", "hub cannot be reached", "HF_HUB_CACHE")
@@ -77,7 +111,7 @@ def test_override_of_an_unknown_stage(cli, recipe):
 
 
 def test_evaluation_of_a_model_that_was_not_trained(cli, recipe):
-    complain(cli("evaluate", str(recipe)), 2, "`sft`, which has not been trained")
+    complain(cli("evaluate", str(recipe)), 2, "`sft`, which has not been made")
 
 
 def test_too_many_sample_rows(cli):

@@ -45,10 +45,10 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def torchrun(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+def torchrun(folder: Path, cache: Path, *arguments: str, count: int = 2) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.Popen(
-        [*launcher, "--nproc_per_node", "2", "-m", "posttrain", *arguments],
+        [*launcher, "--nproc_per_node", str(count), "-m", "posttrain", *arguments],
         cwd=folder,
         env={**environment(cache), "DS_ACCELERATOR": "cpu"},
         stderr=subprocess.PIPE,
@@ -129,6 +129,27 @@ def test_another_number_of_processes_is_refused_before_a_step(cli, recipe, cache
     errors = finish(process)
     assert process.returncode != 0
     assert "written by 1 processes, and there are 2 now" in errors
+
+
+def test_another_strategy_is_refused_on_the_way(recipe, cli, cache_dir, tmp_path):
+    settings = ("train", str(recipe), "stages.sft.epochs=0.5")
+    done = cli(*settings)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "runs/one/sft/stage.json").unlink()
+    process = torchrun(tmp_path, cache_dir, *settings, "parallel.strategy=zero2", count=1)
+    errors = finish(process)
+    assert process.returncode != 0
+    assert "written with parallel.strategy ddp, and it is zero2 now" in errors
+
+
+@pytest.mark.parametrize("content", ["not json", "{}", '{"zero_optimization": {"stage": 7}}'])
+def test_a_deepspeed_file_that_says_nothing_is_one_line(content, recipe, cli, tmp_path):
+    own = tmp_path / "ds.json"
+    own.write_text(content)
+    result = cli("train", str(recipe), f"parallel.deepspeed={own}")
+    assert result.returncode == 2
+    assert "ds.json" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_zero_without_a_launcher_says_how_to_start(cli, recipe):

@@ -31,7 +31,13 @@ from posttrain.data.formats.preference import (
 )
 from posttrain.data.formats.prompt import REFERENCES, convert_prompt
 from posttrain.data.formats.prompt_completion import convert_prompt_completion
-from posttrain.data.formats.query_response import convert_query_response
+from posttrain.data.formats.query_response import (
+    convert_input_output,
+    convert_query_response,
+    convert_question_answer,
+    is_bare_answer,
+    is_bare_output,
+)
 from posttrain.data.formats.sharegpt import convert_sharegpt
 from posttrain.data.formats.xlam import convert_xlam
 from posttrain.data.records import Content, Row
@@ -53,10 +59,17 @@ class Format:
     """What its values look like, where other formats have the same fields."""
     shows: Callable[[Row], bool] = lambda row: True
     """Whether a row with the fields has the sign."""
+    every: bool = False
+    """Whether all rows must look so, not only most of them."""
 
     def fits(self, row: Row) -> bool:
         """Whether a row looks like this format."""
         return all(field in row for field in self.fields) and self.shows(row)
+
+    def fits_all(self, rows: Sequence[Row]) -> bool:
+        """Whether some rows look like this format: most of them, or every one."""
+        count = sum(map(self.fits, rows))
+        return count == len(rows) if self.every else count * 2 > len(rows)
 
     @property
     def evidence(self) -> str:
@@ -116,6 +129,15 @@ FORMATS: dict[str, Format] = {
     ),
     "xlam": Format("chat", ("query", "tools", "answers"), convert_xlam),
     "math": Format("chat", ("problem", "solution"), convert_math),
+    "question_answer": Format(
+        "chat",
+        ("question", "answer"),
+        convert_question_answer,
+        _HISTORY,
+        "none with a `####` line, which gsm8k has",
+        is_bare_answer,
+        every=True,
+    ),
     "gsm8k": Format("chat", ("question", "answer"), convert_gsm8k),
     "mcq": Format(
         "chat",
@@ -128,6 +150,15 @@ FORMATS: dict[str, Format] = {
     ),
     "dolly": Format("chat", ("instruction", "response"), convert_dolly, ("context", "system")),
     "query_response": Format("chat", ("query", "response"), convert_query_response, _HISTORY),
+    "input_output": Format(
+        "chat",
+        ("input", "output"),
+        convert_input_output,
+        _HISTORY,
+        "without an instruction",
+        is_bare_output,
+        every=True,
+    ),
     "prompt_completion": Format(
         "chat", ("prompt", "completion"), convert_prompt_completion, ("system", "tools")
     ),
@@ -224,12 +255,12 @@ def detect_format(rows: Sequence[Row], place: str, kind: str = "chat") -> tuple[
         DataError: No format of this kind fits most of the rows.
     """
     formats = {name: known for name, known in FORMATS.items() if known.kind == kind}
-    fitting = {name: sum(map(known.fits, rows)) for name, known in formats.items()}
-    likely = [name for name, count in fitting.items() if count * 2 > len(rows)]
+    likely = [name for name, known in formats.items() if known.fits_all(rows)]
     if not likely:
         raise DataError(_describe_unknown(rows, place, kind), hint=_advise(rows, kind, formats))
     name, *others = likely
-    of = f"{fitting[name]} of the first {len(rows)} rows have {formats[name].evidence}"
+    fitting = sum(map(formats[name].fits, rows))
+    of = f"{fitting} of the first {len(rows)} rows have {formats[name].evidence}"
     # A format whose fields are all among those of the chosen one is only a vaguer guess.
     others = [o for o in others if not set(formats[o].fields) <= set(formats[name].fields)]
     if others:
@@ -248,7 +279,7 @@ def _advise(rows: Sequence[Row], kind: str, formats: dict[str, Format]) -> str:
     elsewhere: dict[str, Any] = {
         name: known
         for name, known in FORMATS.items()
-        if known.kind != kind and sum(map(known.fits, rows)) * 2 > len(rows)
+        if known.kind != kind and known.fits_all(rows)
     }
     if elsewhere:
         name, known = next(iter(elsewhere.items()))

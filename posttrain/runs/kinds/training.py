@@ -34,7 +34,9 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.models.masked import check_encoder, is_encoder
     from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.batches import build_schedule
+    from posttrain.training.processes import build_deepspeed
 
+    build_deepspeed(progress.recipe.parallel)
     model = progress.model_for(stage)
     if isinstance(stage, GrpoStage | PpoStage) and stage.engine == "verl":
         from posttrain.training.verl import check_verl
@@ -53,6 +55,13 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     data = prepare_data(stage.data, tokenizer)
     if data.reused:
         say(f"data: taken from the cache ({data.folder})")
+    if isinstance(stage, GrpoStage | PpoStage) and stage.engine == "local":
+        from posttrain.training.rewards import check_references
+        from posttrain.training.rollouts import check_room
+
+        check_room(stage, data.train)
+        for part in (data.train, data.validation):
+            check_references(stage.rewards, part)
     if isinstance(stage, FixedDataStage):
         for part in (data.train, data.validation):
             if len(part):

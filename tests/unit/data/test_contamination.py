@@ -1,7 +1,7 @@
 import pytest
 
 from posttrain.data.contamination import find_contamination, normalize_text
-from posttrain.data.records import Chat, Origin, Record
+from posttrain.data.records import Chat, Origin, Record, Text
 from tests.unit.data.conftest import assistant, user
 
 
@@ -11,7 +11,7 @@ def problem(text, line=1, file="train.jsonl", **keys):
 
 def found(training, evaluation, keys=()):
     rejects, report = find_contamination(training, evaluation, keys)
-    return [reject.origin.line for reject in rejects], report
+    return [reject.origin.line for reject in rejects.values()], report
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,16 @@ def test_every_matched_row_is_found_but_ten_examples_are_kept():
 
     assert len(lines) == report.matched_rows == 25
     assert len(report.examples) == 10
+
+
+def test_a_problem_inside_of_a_document_is_found():
+    document = "Some words before. Question: Tom has 3 apples, how many? And words behind."
+    texts = [Record(Text(document), Origin("book.txt", 1)), Record(Text("Tom."), Origin("b", 2))]
+    lines, report = found(texts, [problem("Tom has 3 apples, how many?", file="test.jsonl")])
+    assert lines == [1]
+    assert report.matches == {"prompt text": 1}
+
+
+def test_other_words_are_no_problem_inside_of_a_document():
+    texts = [Record(Text("Tom has 4 apples, how many? " * 3), Origin("book.txt", 1))]
+    assert found(texts, [problem("Tom has 3 apples, how many?", file="test.jsonl")])[0] == []

@@ -221,7 +221,7 @@ def test_format_is_found_by_the_fields_of_most_rows():
 @pytest.mark.parametrize(
     ("row", "name"),
     [
-        ({"question": "a", "answer": "b"}, "gsm8k"),
+        ({"question": "a", "answer": "b\n#### 2"}, "gsm8k"),
         ({"messages": []}, "messages"),
         ({"instruction": "a", "input": "", "output": "b"}, "alpaca"),
     ],

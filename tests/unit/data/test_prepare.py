@@ -214,6 +214,17 @@ def test_contaminated_row_is_dropped_or_reported(write, tiny_tokenizer, action, 
     assert [(r["line"], r["reason"], r["detail"]) for r in rejects] == expected
 
 
+def test_rows_of_an_array_on_one_line_are_told_apart(tmp_path, write, tiny_tokenizer):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([*QUESTIONS[:20], {"instruction": "x", "output": ""}]))
+    against = write("test.jsonl", [{"instruction": "QUESTION 7", "output": "x"}])
+    data = prepare_data(
+        settings(path, contamination={"against": [{"path": against}]}), tiny_tokenizer
+    )
+    assert len(data.train) == 19
+    assert data.report["rejects"] == {"no `output`": 1, "in an evaluation set": 1}
+
+
 def test_contaminated_row_stops_where_asked(write, tiny_tokenizer):
     path = write("rows.jsonl", QUESTIONS)
     contamination = {"against": [{"path": path, "limit": 2}], "action": "error"}

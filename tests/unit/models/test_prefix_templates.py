@@ -42,7 +42,7 @@ def test_chatml_as_prefixes_renders_what_chatml_renders(load):
 
 
 @pytest.mark.parametrize(
-    "odd", ["{{ x }}", "%}{# y", "it's \"so\"", "a\\n", "【用户】\n", "😀", "\t \n", ""]
+    "odd", ["{{ x }}", "%}{# y", 'it\'s "so"', "a\\n", "【用户】\n", "😀", "\t \n", ""]
 )
 def test_every_text_comes_out_as_it_stands(load, odd):
     tokenizer = load({key: f"{odd}<{key}>{odd}" for key in CHATML})

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 
 import pytest
@@ -42,8 +43,6 @@ def test_a_special_token_without_a_row_is_fine_unless_the_template_writes_it(
 ):
     fill(tokenizer, config).add_special_tokens({"additional_special_tokens": ["<image>"]})
     assert len(tokenizer) == config.vocab_size + 1
-    if not written:
-        return check_vocabulary(tokenizer, config, "tiny")
-    tokenizer.chat_template += "{{ '<image>' }}"
-    with pytest.raises(ConfigError):
+    tokenizer.chat_template += "{{ '<image>' }}" if written else ""
+    with pytest.raises(ConfigError) if written else contextlib.nullcontext():
         check_vocabulary(tokenizer, config, "tiny")

@@ -120,3 +120,34 @@ def test_what_a_stage_must_leave_behind_is_known(tmp_path):
     ):
         outputs = KINDS[stage.stage].outputs(stage, tmp_path)
         assert [str(path.relative_to(tmp_path)) for path in outputs] == names
+
+
+def test_another_reward_model_in_the_same_folder_runs_online_training_again(tmp_path):
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    stage = {
+        "stage": "grpo",
+        "data": {"sources": [{"path": tmp_path / "rows.jsonl"}]},
+        "rewards": {"model": str(judge)},
+    }
+
+    def digest() -> str:
+        progress = build(tmp_path, stages=[stage])
+        progress.models.clear()
+        return stage_digest(progress.recipe.stages[0], progress)
+
+    (judge / "model.safetensors").write_text("one")
+    before = digest()
+    assert digest() == before
+    (judge / "model.safetensors").write_text("two")
+    assert digest() != before
+
+
+def test_an_encoder_stage_goes_on_from_the_encoder_before_it(tmp_path):
+    def mlm(name: str) -> dict[str, Any]:
+        return {"stage": "mlm", "name": name, "data": {"sources": [{"path": tmp_path / "a.txt"}]}}
+
+    progress = build(tmp_path, stages=[mlm("first"), mlm("second")])
+    progress.models.clear()
+    progress.models["first"] = MadeModel(tmp_path, "digest")
+    assert progress.parent_of(progress.recipe.stages[1]) == "first"

@@ -35,5 +35,3 @@ def test_none_and_one_stay_as_they_are(several, capsys, count):
     keep_to_one_device(arguments)
     assert arguments.n_gpu == count
     assert capsys.readouterr().err == ""
-
-

@@ -23,7 +23,10 @@ TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
         ({"query": "a", "tools": "[]", "answers": "[]"}, "xlam"),
         ({"query": "a", "response": "b"}, "query_response"),
         ({"problem": "a", "solution": "b"}, "math"),
-        ({"question": "a", "answer": "b"}, "gsm8k"),
+        ({"question": "a", "answer": "b\n#### 2"}, "gsm8k"),
+        ({"question": "a", "answer": "b"}, "question_answer"),
+        ({"question": "a", "answer": "b", "choices": ["b", "c"]}, "gsm8k"),
+        ({"input": "a", "output": "b"}, "input_output"),
         ({"instruction": "a", "input": "", "output": "b"}, "alpaca"),
         ({"instruction": "a", "context": "", "response": "b"}, "dolly"),
         ({"prompt": "a", "completion": "b"}, "prompt_completion"),
@@ -46,6 +49,38 @@ def test_conversations_are_found(row, name):
 )
 def test_pairs_are_found(row, name):
     assert detect_format([row], "rows.json", "preference")[0] == name
+
+
+def test_an_answer_without_a_marker_is_learned_whole_and_why_is_said():
+    rows = [{"question": "Capital of France?", "answer": "Paris."}] * 3
+    name, evidence = detect_format(rows, "rows.json")
+    assert name == "question_answer"
+    assert evidence == (
+        "3 of the first 3 rows have `question`, `answer` (none with a `####` line, which gsm8k has)"
+    )
+    messages = FORMATS[name].convert(rows[0]).messages
+    assert [m["content"] for m in messages] == ["Capital of France?", "Paris."]
+
+
+def test_one_marker_among_the_first_rows_makes_them_gsm8k():
+    rows = [{"question": "a", "answer": "b"}] * 3 + [{"question": "a", "answer": "#### 2"}]
+    assert detect_format(rows, "rows.json")[0] == "gsm8k"
+
+
+@pytest.mark.parametrize("beside", ["instruction", "context", "prompt"])
+def test_input_and_output_beside_a_question_are_not_the_whole_of_it(beside):
+    row = {"input": "a", "output": "b"}
+    assert FORMATS["input_output"].fits(row)
+    assert not FORMATS["input_output"].fits({**row, beside: "c"})
+
+
+def test_input_and_output_are_a_turn_each():
+    content = FORMATS["input_output"].convert({"input": "a", "output": "b", "id": "7"})
+    assert [(m["role"], m["content"]) for m in content.messages] == [
+        ("user", "a"),
+        ("assistant", "b"),
+    ]
+    assert content.keys == {"id": "7"}
 
 
 def test_rows_that_fit_twice_are_said_to():
