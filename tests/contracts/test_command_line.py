@@ -62,8 +62,8 @@ def test_help_takes_under_0_3_seconds():
     assert best_seconds(start("--help"), enough=0.3) < 0.3
 
 
-def test_check_takes_under_0_4_seconds():
-    assert best_seconds(start("check", "recipes/demo.yaml"), enough=0.4) < 0.4
+def test_check_takes_under_0_6_seconds():
+    assert best_seconds(start("check", "recipes/demo.yaml"), enough=0.6) < 0.6
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "recipes/demo.yaml"], ["schema"]])
