@@ -37,6 +37,11 @@ def read_rows(path: Path) -> Iterator[tuple[Origin, Row]]:
         MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
     kind = _find_ending(path)
+    if kind in (".txt", ".md"):
+        raise DataError(
+            f"{path}: plain text holds no rows",
+            hint="it is for `pretrain` and `mlm` stages, and for extend-tokenizer",
+        )
     text = "" if kind == ".parquet" else _read_text(path)
     if kind == ".parquet":
         rows = _read_parquet(path)

@@ -35,6 +35,10 @@ def convert_file(config: ConvertConfig) -> None:
     rejects_path = config.out.with_suffix(".rejects.jsonl")
     if config.path.resolve() in (config.out.resolve(), rejects_path.resolve()):
         raise ConfigError(f"out: {config.out} is the file to read", hint="choose another name")
+    if config.out.suffix.lower() not in (".jsonl", ".json"):
+        raise ConfigError(
+            f"out: {config.out}: rows are written as JSON lines", hint="name it *.jsonl"
+        )
     kind = WRITERS[config.to][0]
     source = SourceConfig(
         path=check_file(config.path),

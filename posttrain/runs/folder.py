@@ -88,9 +88,7 @@ class StageFolder:
                 remove_leftovers(self.path)
             return True
         with write_errors(self.path):
-            if self.path.exists() and any(self.path.iterdir()):
-                aside = _free_name(self.path)
-                self.path.rename(aside)
+            if aside := move_aside(self.path):
                 say(f"settings or inputs have changed: the older result is kept as {aside}")
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "started.json", {"digest": self.digest})
@@ -136,8 +134,16 @@ def _load_marker(path: Path) -> dict[str, Any] | None:
     return marker
 
 
-def _free_name(path: Path) -> Path:
+def move_aside(path: Path) -> Path | None:
+    """Rename a folder that holds something, so that a new result can take its place.
+
+    Returns:
+        Its new name; None where there was nothing.
+    """
+    if not path.exists() or not any(path.iterdir()):
+        return None
     number = 1
     while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
         number += 1
+    path.rename(aside)
     return aside

@@ -12,11 +12,12 @@ from posttrain.config.load import build_settings, load_recipe
 from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import MODEL_STAGES, Recipe
 from posttrain.errors import CheckpointError
+from posttrain.files import write_errors
 from posttrain.logs import say, show
 from posttrain.reports import formatting
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.runs.find import find_latest_model
-from posttrain.runs.folder import run_folder
+from posttrain.runs.folder import move_aside, run_folder
 from posttrain.runtime import Compute, choose_compute
 
 _FOLDER = "harness"
@@ -37,6 +38,8 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     Raises:
         PosttrainError: Any mistake in settings, tasks, data or model.
     """
+    from posttrain.evaluation.harness import check_tasks
+
     values: dict[str, Any] = {"harness": {"tasks": tasks}}
     if Path(target).suffix.lower() in (".yaml", ".yml"):
         ours = [text for text in overrides if text.startswith(("harness.", "out="))]
@@ -54,6 +57,10 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     wanted = settings.compute
     compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
     compute.apply()
+    check_tasks(settings.harness)
+    with write_errors(out):
+        if aside := move_aside(out):
+            say(f"the older result is kept as {aside}")
     show(render_scores(run_harness(settings.harness, model, out, compute)))
     say(f"results: {out}")
     return out

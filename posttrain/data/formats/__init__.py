@@ -290,7 +290,7 @@ def _advise(rows: Sequence[Row], kind: str, formats: dict[str, Format]) -> str:
     example = "alpaca" if kind == "chat" else next(iter(formats))
     columns = ", ".join(f"{field}: NAME" for field in formats[example].fields)
     return (
-        f"map the names with columns='{{{columns}}}' (of a recipe's source: "
-        "stages.STAGE.data.sources.0.columns); "
+        f"map the names with stages.sft.data.sources.0.columns='{{{columns}}}' (or the stage's own "
+        "name; of `convert`: columns=...); "
         f"known {kind} formats: {', '.join(formats)}; see docs/formats.md"
     )
