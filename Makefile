@@ -20,7 +20,8 @@ demo: $(VENV)/.installed
 	$(BIN)/posttrain run recipes/demo.yaml
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -n auto --dist loadfile
+	# In the order of the folders: the long ones of tests/stages first, the quick ones fill up.
+	$(PYTEST) -n auto --dist loadfile --no-loadscope-reorder
 
 unit: $(VENV)/.installed-dev
 	$(PYTEST) tests/unit tests/contracts tests/property tests/reference
