@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stages.started import run_forked
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 RECIPE = """\
@@ -66,15 +68,12 @@ def cli(tmp_path: Path, cache_dir: Path) -> Cli:
     """Run ``posttrain ...`` in the test's folder and return its output and exit status."""
 
     def run(*arguments: str, stdin: str = "", timeout: float = 240) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            command(*arguments),
-            cwd=tmp_path,
-            env=environment(cache_dir),
-            input=stdin,
-            capture_output=True,
-            text=True,
+        return run_forked(
+            list(arguments),
+            folder=tmp_path,
+            environment=environment(cache_dir),
+            stdin=stdin,
             timeout=timeout,
-            check=False,
         )
 
     return run
