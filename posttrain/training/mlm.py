@@ -10,11 +10,11 @@ from posttrain.data.masking import Masking, mask_batch
 from posttrain.data.prepare import PreparedData
 from posttrain.errors import ConfigError
 from posttrain.logs import say
-from posttrain.models.load import Quantization, load_base_config, load_model, load_tokenizer
+from posttrain.models.load import load_base_config, load_model, load_tokenizer
 from posttrain.models.masked import can_pack_encoder, check_encoder, prepare_masked, score_masked
 from posttrain.models.packed import TokenScores
 from posttrain.training.batches import Finish
-from posttrain.training.model import begin_model, prepare_tuning, tune, weight_dtype
+from posttrain.training.model import begin_model, prepare_tuning, tune, weight_format
 from posttrain.training.objective import LanguageObjective
 from posttrain.training.offline import Method, train_offline
 from posttrain.training.stage import TrainingJob, TrainingSummary
@@ -89,7 +89,6 @@ def build_encoder(job: TrainingJob) -> Any:
         say(
             f"{config.model_type} cannot be packed: every block is a call of its own, which is slow"
         )
-    tuning = job.recipe.tuning
 
     def prepare(model: Any) -> None:
         prepare_masked(model)
@@ -98,10 +97,9 @@ def build_encoder(job: TrainingJob) -> Any:
     model = load_model(
         job.recipe.model,
         attention=attention,
-        dtype=weight_dtype(tuning, job.compute.precision),
         prepare=prepare,
-        train_adapter=tuning != "full",
-        quantization=Quantization("nf4", job.compute.device) if tuning == "qlora" else None,
+        train_adapter=job.recipe.tuning != "full",
         head="MaskedLM",
+        **weight_format(job),
     )
     return tune(job, model, None)

@@ -23,7 +23,6 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
             is its attribute ``value_head``.
     """
     attention = begin_model(job)
-    tuning = job.recipe.tuning
     heads: list[Any] = []
 
     def prepare(model: Any) -> None:
@@ -36,15 +35,23 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
     model = load_model(
         job.recipe.model,
         attention=attention,
-        dtype=weight_dtype(tuning, job.compute.precision),
         prepare=prepare,
-        train_adapter=tuning != "full",
-        quantization=Quantization("nf4", job.compute.place) if tuning == "qlora" else None,
+        train_adapter=job.recipe.tuning != "full",
+        **weight_format(job),
     )
     model = tune(job, model)
     for head in heads:  # last, or adapters would freeze it
         model.value_head = head.to(model.device)
     return model
+
+
+def weight_format(job: TrainingJob) -> dict[str, Any]:
+    """How the weights are held in training: ``dtype`` and ``quantization`` of ``load_model``."""
+    tuning = job.recipe.tuning
+    return {
+        "dtype": weight_dtype(tuning, job.compute.precision),
+        "quantization": Quantization("nf4", job.compute.place) if tuning == "qlora" else None,
+    }
 
 
 def begin_model(job: TrainingJob) -> str:

@@ -17,7 +17,6 @@ from posttrain.errors import CheckpointError, ConfigError
 from posttrain.logs import say
 from posttrain.models.heads import end_positions, load_classifier, prepare_reward, score_ends
 from posttrain.models.load import (
-    Quantization,
     find_base,
     find_model,
     is_adapter,
@@ -26,7 +25,7 @@ from posttrain.models.load import (
 )
 from posttrain.models.lora import quiet_peft
 from posttrain.objectives.reward import bradley_terry_loss
-from posttrain.training.model import begin_model, prepare_tuning, tune, weight_dtype
+from posttrain.training.model import begin_model, prepare_tuning, tune, weight_format
 from posttrain.training.objective import BatchResult
 from posttrain.training.offline import Method, train_offline
 from posttrain.training.stage import TrainingJob, TrainingSummary
@@ -98,8 +97,7 @@ def build_reward_model(job: TrainingJob) -> Any:
         config,
         prepare=prepare,
         attention=attention,
-        dtype=weight_dtype(tuning, job.compute.precision),
-        quantization=Quantization("nf4", job.compute.device) if tuning == "qlora" else None,
+        **weight_format(job),
     )
     if is_adapter(place):
         model = _add_adapter(model, place)
