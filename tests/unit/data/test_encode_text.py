@@ -8,7 +8,7 @@ from posttrain.config.data import TextDataConfig
 from posttrain.data.encode_text import encode_text
 from posttrain.data.records import Origin, Record, Text
 from posttrain.errors import DataError
-from tests.encoders import train_wordpiece
+from tests.encoders import build_wordpiece
 
 TEXTS = ("The cat sat.", "A dog ran far away over the hills.", "Hens.")
 
@@ -71,7 +71,7 @@ def test_a_begin_token_that_the_tokenizer_writes_begins_every_document(tiny_toke
 
 @pytest.mark.parametrize("join", [True, False])
 def test_an_encoder_gets_its_marks_around_every_block(join):
-    tokenizer = train_wordpiece(TEXTS)
+    tokenizer = build_wordpiece(TEXTS)
     begin, end = tokenizer.cls_token_id, tokenizer.sep_token_id
     blocks = encode(tokenizer, *TEXTS, block_tokens=9, join=join)
     for block in blocks:
@@ -95,4 +95,4 @@ def test_a_tokenizer_without_an_end_token_is_refused(tiny_tokenizer):
 
 def test_blocks_with_no_room_between_the_marks_are_refused():
     with pytest.raises(DataError, match="block_tokens: 2 tokens leave no room"):
-        encode(train_wordpiece(TEXTS), *TEXTS, block_tokens=2)
+        encode(build_wordpiece(TEXTS), *TEXTS, block_tokens=2)
