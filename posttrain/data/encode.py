@@ -22,8 +22,8 @@ class Example:
     record: Record[Content]
     token_ids: np.ndarray[Any, Any]
     """[length] int32."""
-    trained: np.ndarray[Any, Any]
-    """[length] bool: whether the token is a target."""
+    weights: np.ndarray[Any, Any]
+    """[length] float32: loss weight of each token as a target; 0 is no loss."""
     retokenized: bool
     """Whether encoding the whole render at once would give other ids, at the last turn's start."""
     lengths: tuple[int, ...] = ()
@@ -34,6 +34,11 @@ class Example:
     """What else training needs of the record, such as the reference answer of a prompt."""
     joined: bool = False
     """Whether assistant turns in a row became one turn, since the template refuses them."""
+
+    @property
+    def trained(self) -> np.ndarray[Any, Any]:
+        """[length] bool: whether the token carries loss."""
+        return self.weights != 0
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,8 @@ def _join(
     row: Sequence[Piece], parts: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     token_ids = np.fromiter((t for part in parts for t in part), dtype=np.int32)
-    flags = np.array([piece.trained for piece in row], dtype=bool)
-    return token_ids, np.repeat(flags, [len(part) for part in parts])
+    weights = np.array([piece.weight for piece in row], dtype=np.float32)
+    return token_ids, np.repeat(weights, [len(part) for part in parts])
 
 
 def _encode_across(row: Sequence[Piece], parts: Sequence[Sequence[int]], tokenizer: Any) -> Encoded:
@@ -179,7 +184,7 @@ def _encode_across(row: Sequence[Piece], parts: Sequence[Sequence[int]], tokeniz
     keeps the ids of the whole where they go on from there, and is encoded by itself elsewhere. A
     token across the start of an earlier turn is not trained.
     """
-    last = max(i for i, piece in enumerate(row) if piece.trained)
+    last = max(i for i, piece in enumerate(row) if piece.weight)
     prompt, prompt_trained = _encode_by_place(row[:last], tokenizer)
     whole, whole_trained = _encode_by_place(row, tokenizer)
     if whole[: len(prompt)].tolist() == prompt.tolist():
@@ -196,7 +201,7 @@ def _encode_by_place(
     text = "".join(piece.text for piece in row)
     encoded = tokenizer(text, return_offsets_mapping=True, **_OPTIONS)
     characters: np.ndarray[Any, Any] = np.repeat(
-        np.array([piece.trained for piece in row], dtype=bool), [len(p.text) for p in row]
+        np.array([p.weight for p in row], dtype=np.float32), [len(p.text) for p in row]
     )
     places = [start for start, _ in encoded["offset_mapping"]]
     return np.array(encoded["input_ids"], dtype=np.int32), characters[places]

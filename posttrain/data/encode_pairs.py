@@ -48,7 +48,7 @@ def _encode_pair(record: Record[Preference], renderer: ChatRenderer, max_tokens:
     return Example(
         record,
         np.array([*prompt, *chosen, *rejected], dtype=np.int32),
-        np.repeat([False, True, True], lengths),
+        np.repeat(np.float32([0, 1, 1]), lengths),
         retokenized=False,
         lengths=lengths,
         parents=(NO_PARENT, 0, 0),
@@ -62,7 +62,7 @@ def _encode_answer(
     chat = pair.answered(answer)
     check_chat(chat)
     pieces = renderer.split_trained(chat, last_only=True)
-    place = next(i for i, piece in enumerate(pieces) if piece.trained)
+    place = next(i for i, piece in enumerate(pieces) if piece.weight)
     before = "".join(piece.text for piece in pieces[:place])
     return _ids(renderer, before), _ids(renderer, pieces[place].text)
 

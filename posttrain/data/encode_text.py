@@ -120,6 +120,6 @@ def _block(held: list[int], frame: _Frame, record: Record[Text]) -> Iterator[Exa
     if len(held) < (1 if frame.before else 2):
         return
     ids = np.array([*frame.before, *held, *frame.behind], dtype=np.int32)
-    trained: np.ndarray[Any, Any] = np.ones(len(ids), dtype=bool)
-    trained[0] = False
-    yield Example(record, ids, trained, retokenized=False)
+    weights: np.ndarray[Any, Any] = np.ones(len(ids), dtype=np.float32)
+    weights[0] = 0
+    yield Example(record, ids, weights, retokenized=False)

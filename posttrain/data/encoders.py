@@ -117,7 +117,7 @@ class PromptEncoder:
         note = {"reference": chat.reference, "prompt": [dict(m) for m in chat.prompt]}
         if chat.tools:
             note["tools"] = list(chat.tools)
-        untrained: np.ndarray[Any, Any] = np.zeros(len(ids), dtype=bool)
+        untrained: np.ndarray[Any, Any] = np.zeros(len(ids), dtype=np.float32)
         return Example(
             record,
             np.array(ids, dtype=np.int32),

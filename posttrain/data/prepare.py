@@ -38,7 +38,7 @@ from posttrain.files import (
 from posttrain.logs import Progress
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
-_FORMAT_VERSION = 4
+_FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class ExampleStore:
 
     token_ids: np.ndarray[Any, Any]
     """[all tokens] int32."""
-    trained: np.ndarray[Any, Any]
-    """[all tokens] bool."""
+    weights: np.ndarray[Any, Any]
+    """[all tokens] float32: loss weight of each token as a target."""
     offsets: np.ndarray[Any, Any]
     """[examples + 1] int64; example i is the slice offsets[i]:offsets[i + 1]."""
     places: np.ndarray[Any, Any]
@@ -46,12 +46,12 @@ class ExampleStore:
     @property
     def trained_tokens(self) -> int:
         """Tokens that carry loss, over all examples."""
-        return int(np.count_nonzero(self.trained))
+        return int(np.count_nonzero(self.weights))
 
     def example(self, index: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return an example's token ids and trained mask, both [length]."""
+        """Return an example's token ids and loss weights, both [length]."""
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        return self.token_ids[span], self.trained[span]
+        return self.token_ids[span], self.weights[span]
 
     def origin(self, index: int) -> Origin:
         """Return where an example was read."""
@@ -60,13 +60,13 @@ class ExampleStore:
 
     def tree(self, index: int) -> list[Segment]:
         """Return an example as segments; parents are numbered from the example's first."""
-        token_ids, trained = self.example(index)
+        token_ids, weights = self.example(index)
         if self.segments is None or self.segment_offsets is None:
-            return [Segment(token_ids, trained)]
+            return [Segment(token_ids, weights)]
         rows = self.segments[self.segment_offsets[index] : self.segment_offsets[index + 1]]
         ends = np.cumsum(rows[:, 0])
         return [
-            Segment(token_ids[end - length : end], trained[end - length : end], int(parent))
+            Segment(token_ids[end - length : end], weights[end - length : end], int(parent))
             for end, (length, parent) in zip(ends, rows, strict=True)
         ]
 
@@ -94,7 +94,7 @@ def save_store(folder: Path, examples: Sequence[Example]) -> None:
     none: list[Any] = [np.zeros(0)]
     arrays = {
         "token_ids": np.concatenate(none + [e.token_ids for e in examples]).astype(np.int32),
-        "trained": np.concatenate(none + [e.trained for e in examples]).astype(bool),
+        "weights": np.concatenate(none + [e.weights for e in examples]).astype(np.float32),
         "offsets": np.cumsum([0, *lengths], dtype=np.int64),
         "places": np.array(
             [(number[e.record.origin.file], e.record.origin.line) for e in examples], dtype=np.int64
@@ -115,7 +115,7 @@ def save_store(folder: Path, examples: Sequence[Example]) -> None:
 
 def load_store(folder: Path) -> ExampleStore:
     """Map a store into memory."""
-    names = ["token_ids", "trained", "offsets", "places"]
+    names = ["token_ids", "weights", "offsets", "places"]
     if (folder / "segments.npy").is_file():
         names += ["segment_offsets", "segments"]
     arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names}

@@ -28,10 +28,11 @@ Span = tuple[int | None, int | None]
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of rendered text, wholly trained or wholly not."""
+    """A stretch of rendered text with one loss weight."""
 
     text: str
-    trained: bool
+    weight: float
+    """0 where it is not trained."""
 
 
 class ChatRenderer:
@@ -111,10 +112,10 @@ class ChatRenderer:
             if not done <= begin < stop:
                 raise RowError("turns overlap in the render", f"turn {turn + 1}")
             _check_whole(chat.messages[turn], turn, plain[done:end], plain[done:stop])
-            pieces.append(Piece(plain[done:begin], trained=False))
-            pieces.append(Piece(plain[begin:stop], trained=True))
+            pieces.append(Piece(plain[done:begin], 0.0))
+            pieces.append(Piece(plain[begin:stop], 1.0))
             done = stop
-        pieces.append(Piece(plain[done:], trained=False))
+        pieces.append(Piece(plain[done:], 0.0))
         return [piece for piece in pieces if piece.text]
 
     def check_texts(self, chat: Chat) -> None:

@@ -79,7 +79,7 @@ def build_schedule(
         epochs=None if stage.steps else stage.epochs,
         batches=stage.steps * per_step if stage.steps else None,
     )
-    trained = np.add.reduceat(store.trained, store.offsets[:-1], dtype=np.int64)
+    trained = np.add.reduceat(store.weights != 0, store.offsets[:-1], dtype=np.int64)
     return Schedule(
         batches,
         np.array([lengths[batch].sum() for batch in batches]),

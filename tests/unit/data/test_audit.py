@@ -33,14 +33,14 @@ def failures(example, tokenizer):
 def with_trained(example, change):
     trained = example.trained.copy()
     change(trained)
-    return replace(example, trained=trained)
+    return replace(example, weights=trained.astype(np.float32))
 
 
 def insert(example, place, token, trained):
     return replace(
         example,
         token_ids=np.insert(example.token_ids, place, token),
-        trained=np.insert(example.trained, place, trained),
+        weights=np.insert(example.weights, place, trained),
     )
 
 
@@ -108,7 +108,7 @@ def test_prompt_other_than_the_tokenizers_fails(good, tiny_tokenizer):
 
 
 def test_mask_shifted_by_one_fails(good, tiny_tokenizer):
-    bad = replace(good, trained=np.roll(good.trained, -1))
+    bad = replace(good, weights=np.roll(good.weights, -1))
 
     assert {ENDS, PROMPT, MARKS} <= failures(bad, tiny_tokenizer)
 

@@ -35,7 +35,7 @@ def test_pieces_join_to_the_render_and_carry_the_mask(record, renderer, tiny_tok
         "<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
     )
     assert trained_text(made, tiny_tokenizer) == "1<|im_end|>2<|im_end|>"
-    assert (made.token_ids.dtype, made.trained.dtype) == (np.int32, bool)
+    assert (made.token_ids.dtype, made.weights.dtype) == (np.int32, np.float32)
     assert not made.retokenized
 
 

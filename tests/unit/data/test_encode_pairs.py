@@ -74,6 +74,6 @@ def test_a_special_token_in_an_answer_is_refused(tiny_tokenizer):
 @pytest.mark.parametrize("place", [0, -1])
 def test_the_audit_finds_a_wrong_mask(tiny_tokenizer, place):
     made = encode_one(record(), tiny_tokenizer)
-    made.trained[place] = not made.trained[place]
+    made.weights[place] = 1 - made.weights[place]
     with pytest.raises(DataError, match="prompt untrained, both answers trained"):
         check_audit(audit_pairs([made], tiny_tokenizer))

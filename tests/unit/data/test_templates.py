@@ -59,7 +59,7 @@ def split(tokenizer_with, record):
 
 
 def trained(pieces):
-    return [piece.text for piece in pieces if piece.trained]
+    return [piece.text for piece in pieces if piece.weight]
 
 
 def refusal(split, *arguments, **options):
@@ -74,7 +74,7 @@ CHAT = (user("Hi"), assistant("Hello."), user("And?"), assistant("Bye."))
 def test_each_turn_is_trained_from_the_prompts_end_through_its_end_token(split):
     pieces = split(PLAIN, *CHAT)
 
-    assert [(piece.text, piece.trained) for piece in pieces] == [
+    assert [(piece.text, bool(piece.weight)) for piece in pieces] == [
         ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False),
         ("Hello.<|im_end|>", True),
         ("\n<|im_start|>user\nAnd?<|im_end|>\n<|im_start|>assistant\n", False),
@@ -90,7 +90,7 @@ def test_last_turn_alone_is_trained_where_asked(split):
 def test_text_that_occurs_elsewhere_too_is_not_confused(split):
     pieces = split(PLAIN, user("yes"), assistant("yes"), user("yes"), assistant("yes"))
 
-    assert [piece.trained for piece in pieces] == [False, True, False, True, False]
+    assert [bool(piece.weight) for piece in pieces] == [False, True, False, True, False]
     assert trained(pieces) == ["yes<|im_end|>", "yes<|im_end|>"]
 
 
