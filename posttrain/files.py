@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from posttrain.errors import PosttrainError
 
@@ -33,18 +33,27 @@ def write_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise PosttrainError(
             f"cannot write {path}: {reason}",
-            hint="choose another place with output=DIR or free the space, then run again",
+            hint="choose another place with output=DIR (of the cache: POSTTRAIN_CACHE) or free the "
+            "space, then run again",
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically, making its folder."""
+@contextlib.contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Give a temporary file to write; it becomes ``path`` when the block ends well, or is gone.
+
+    Args:
+        path: Where the file shall appear; its folder is made.
+
+    Yields:
+        The temporary file, opened for bytes.
+    """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o666 & ~_umask())
@@ -54,6 +63,12 @@ def write_text(path: Path, text: str) -> None:
             raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, making its folder."""
+    with open_atomic(path) as file:
+        file.write(text.encode())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically. Paths become strings."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
@@ -61,10 +76,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON document a line to ``path``, atomically."""
-    write_text(path, "".join(_dump_line(row) + "\n" for row in rows))
+    with open_atomic(path) as file:
+        file.writelines(dump_line(row).encode() + b"\n" for row in rows)
 
 
-def _dump_line(row: Any) -> str:
+def dump_line(row: Any) -> str:
+    """One JSON document as a line of text, without its line break."""
     text = json.dumps(row, ensure_ascii=False)
     # Half of a surrogate pair, as broken exports hold it, cannot be UTF-8; JSON can escape it.
     return text if _is_encodable(text) else json.dumps(row)

@@ -86,7 +86,7 @@ class Progress:
 
     Args:
         label: What is being done.
-        total: Pieces of work.
+        total: Pieces of work; 0 where that is not known.
         unit: What a piece is, in the plural.
     """
 
@@ -103,11 +103,12 @@ class Progress:
             return
         self._said = now
         rate = done / (now - self._started)
+        speed = f"{rate:,.0f} {self._unit}/s"
+        if not self._total:
+            say(f"{self._label}: {done:,} {self._unit}, {speed}")
+            return
         left = format_duration((self._total - done) / rate)
-        say(
-            f"{self._label}: {done:,} of {self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s, "
-            f"{left} left"
-        )
+        say(f"{self._label}: {done:,} of {self._total:,} {self._unit}, {speed}, {left} left")
 
 
 def quiet_libraries() -> None:

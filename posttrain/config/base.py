@@ -53,8 +53,18 @@ def _resolve_model(value: Any) -> Any:
     return value
 
 
+def _resolve_template(value: Any) -> Any:
+    """Make a template's path absolute; leave the name of a template that comes with us."""
+    if isinstance(value, Located) and value.isidentifier() and not (value.base / value).exists():
+        return str(value)
+    return _resolve_path(value)
+
+
 ConfigPath = Annotated[Path, BeforeValidator(_resolve_path)]
 """A path; relative ones start from the recipe's folder, those in overrides from the current one."""
+
+TemplatePath = Annotated[Path, BeforeValidator(_resolve_template)]
+"""A path like ``ConfigPath``, or the name of a template that comes with the package."""
 
 ModelName = Annotated[str, BeforeValidator(_resolve_model), Field(min_length=1)]
 """A built-in name (``tiny``, ``tiny-wide``), a local folder, or a hub id."""

@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from posttrain.config.base import Config, ConfigPath, StageName
 
 FormatName = Literal[
     "auto", "text",
-    "messages", "messages_json", "dolci", "sharegpt", "kto", "xlam", "math", "gsm8k", "mcq",
+    "messages", "messages_json", "dolci", "sharegpt", "kto", "xlam", "glaive", "toolace",
+    "math", "gsm8k", "mcq", "multiple_choice",
     "alpaca", "dolly", "query_response", "question_answer", "input_output",
-    "prompt_completion", "prompt", "chatml",
+    "prompt_completion", "prompt_response", "prompt", "chatml",
     "preference", "sharegpt_preference", "alpaca_preference", "messages_preference",
-    "v1_preference", "stack_exchange", "first_turn_preference",
+    "v1_preference", "hh_rlhf", "stack_exchange", "first_turn_preference",
 ]  # fmt: skip
 SampleKind = Literal["math", "chat", "mcq", "mcq-preference", "preference", "text", "tools"]
+TrainOn = Literal["all_assistant", "last_assistant", "completion", "everything"]
+TurnName = Literal["role", "content", "system", "user", "assistant", "tool", "call"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SourceConfig(Config):
-    """One file of rows, or the output of an earlier `sample-data` stage."""
+    """Files of rows, or the output of an earlier `sample-data` stage."""
 
     path: ConfigPath | None = None
-    """JSON, JSONL, CSV, TSV or Parquet file; text may be gzipped."""
+    """A file of rows (JSON, JSONL, CSV, TSV, Parquet, Arrow, plain text; text may be packed as
+    `.gz` or `.zst`), a folder of such files, a pattern like `data/*.jsonl`, or a
+    `dataset_info.json`."""
+    dataset: str | None = None
+    """Entry of the `dataset_info.json` that `path` is or has inside; several are parted by
+    commas."""
     from_stage: StageName | None = None
     """Name of an earlier `sample-data` stage, instead of `path`."""
     format: FormatName = "auto"
     """Shape of the rows; `auto` looks at them and says what it found."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """Own column names, as `{name the format expects: name in the file}`."""
+    """Own column names, as `{name the format expects: name in the file}`; an empty name leaves
+    out what the format would look for."""
+    turns: dict[TurnName, str] = Field(default_factory=dict)
+    """Own names inside of conversations: of the keys `role` and `content`, and of the roles."""
     limit: PositiveInt | None = None
-    """Use only the first rows."""
+    """Use only the first rows of a file."""
+    weight: PositiveFloat | None = None
+    """Share of the examples of an epoch, relative to the other sources' weights."""
+    epochs: PositiveFloat | None = None
+    """Passes over this source in one epoch, instead of a weight; 0.5 takes every other example."""
+    max_rows: PositiveInt | None = None
+    """Most examples of this source in one epoch, another choice each time."""
 
     @model_validator(mode="after")
     def _check_one_origin(self) -> SourceConfig:
         if (self.path is None) == (self.from_stage is None):
             raise ValueError("give either `path` or `from_stage`")
+        if self.dataset is not None and self.path is None:
+            raise ValueError("`dataset` is an entry of a dataset_info.json: give that as `path`")
+        if self.weight is not None and self.epochs is not None:
+            raise ValueError("`weight` and `epochs` both say how often a source is seen; give one")
         return self
 
 
@@ -50,6 +71,30 @@ class SplitConfig(Config):
     """Share written to `data/test.jsonl` and never trained on."""
     seed: NonNegativeInt = 0
     """Another seed, another choice."""
+    group_by: str | None = None
+    """Row field whose equal values stay in one split, such as the passage of several questions."""
+    stratify_by: str | None = None
+    """Row field of whose every value each split gets its share, such as `level`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_ratio(cls, value: Any) -> Any:
+        """Read `[8, 1, 1]` or `"8:1:1"`: train, validation and test."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            # YAML 1.1 reads 8:1:1 as a number of base 60.
+            raise ValueError('write the ratio as [8, 1, 1] or "8:1:1", in quotes')
+        if isinstance(value, str):
+            value = value.split(":")
+        if not isinstance(value, (list, tuple)):
+            return value
+        try:
+            parts = [float(part) for part in value]
+        except (TypeError, ValueError):
+            parts = []
+        if len(parts) != 3 or min(parts) < 0 or parts[0] <= 0:
+            raise ValueError('a ratio has three numbers, train:validation:test, such as "8:1:1"')
+        total = sum(parts)
+        return {"validation": parts[1] / total, "test": parts[2] / total}
 
     @model_validator(mode="after")
     def _check_rest(self) -> SplitConfig:
@@ -61,12 +106,22 @@ class SplitConfig(Config):
 class ContaminationConfig(Config):
     """Search the training rows for problems of the evaluation sets."""
 
-    against: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
-    """The evaluation sets."""
+    against: tuple[SourceConfig, ...] = ()
+    """The evaluation sets; all that the recipe's `evaluate` stages name where absent."""
     keys: tuple[str, ...] = ()
-    """Row fields that identify a problem, compared besides the prompt's normalized text."""
+    """Row fields that identify a problem, compared besides the texts."""
     action: Literal["drop", "error", "report"] = "drop"
     """What becomes of a training row that is found in an evaluation set."""
+    ngram: Annotated[int, Field(ge=3)] | None = 8
+    """Words in a row that count as found; null compares whole problems only."""
+    coverage: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a problem's words that must be found."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_action(cls, value: Any) -> Any:
+        """Read `contamination: drop`."""
+        return {"action": value} if isinstance(value, str) else value
 
 
 class DedupConfig(Config):
@@ -78,19 +133,42 @@ class DedupConfig(Config):
     """Of `near`: share of common word pairs from which two rows count as the same."""
 
 
+class MixtureConfig(Config):
+    """How several sources share an epoch."""
+
+    temperature: PositiveFloat = 1.0
+    """Evens out the sources' sizes where they have no weights: shares are n^(1/temperature)."""
+    seed: NonNegativeInt = 0
+    """Of the choice where a source is not seen whole."""
+
+
 class DataConfig(Config):
     """What the data of every kind of training share."""
 
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """Files, read in order."""
+    mixture: MixtureConfig | None = None
+    """Shares of the sources, besides their own `weight`, `epochs` and `max_rows`."""
     validation_sources: tuple[SourceConfig, ...] = ()
     """Files of their own whose loss is watched during training, besides `split.validation`."""
     split: SplitConfig = SplitConfig()
     dedup: DedupConfig | None = None
     """Drop rows that were there before; none where absent."""
-    contamination: ContaminationConfig | None = None
+    contamination: ContaminationConfig | None = ContaminationConfig(action="report")
+    """Search for evaluation problems among the training rows; `null` does not look."""
     max_reject_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Stop where a larger share of the rows is unusable."""
+    workers: PositiveInt | Literal["auto"] = "auto"
+    """Processes that encode; `auto` takes several only where the files are large."""
+
+    @model_validator(mode="after")
+    def _check_mixture(self) -> DataConfig:
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            raise ValueError("give every source a `weight`, or none")
+        if any(weighted) and self.mixture and self.mixture.temperature != 1.0:
+            raise ValueError("`weight` and `mixture.temperature` both set the shares; give one")
+        return self
 
 
 class ChatDataConfig(DataConfig):
@@ -98,10 +176,12 @@ class ChatDataConfig(DataConfig):
 
     max_tokens: PositiveInt = 2048
     """Longest example."""
-    overlong: Literal["reject", "error"] = "reject"
-    """What becomes of longer ones: into rejects.jsonl, or stop."""
-    train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
-    """Which turns carry loss."""
+    overlong: Literal["reject", "truncate", "split", "error"] = "reject"
+    """What becomes of longer ones: into rejects.jsonl; shortened by whole exchanges from their
+    end; made into several examples; or stop."""
+    train_on: TrainOn = "all_assistant"
+    """Which turns carry loss: every one of the assistant, its last one, those after the last user
+    turn, or all there is."""
 
 
 class PreferenceDataConfig(DataConfig):
@@ -109,8 +189,8 @@ class PreferenceDataConfig(DataConfig):
 
     max_tokens: PositiveInt = 2048
     """Longest prompt with either of its answers."""
-    overlong: Literal["reject", "error"] = "reject"
-    """What becomes of longer ones: into rejects.jsonl, or stop."""
+    overlong: Literal["reject", "truncate", "error"] = "reject"
+    """What becomes of longer ones: into rejects.jsonl; the oldest exchanges left out; or stop."""
 
 
 class PromptDataConfig(DataConfig):
@@ -118,8 +198,8 @@ class PromptDataConfig(DataConfig):
 
     max_tokens: PositiveInt = 1024
     """Longest prompt."""
-    overlong: Literal["reject", "error"] = "reject"
-    """What becomes of longer ones: into rejects.jsonl, or stop."""
+    overlong: Literal["reject", "truncate", "error"] = "reject"
+    """What becomes of longer ones: into rejects.jsonl; the oldest exchanges left out; or stop."""
 
 
 class TextDataConfig(DataConfig):

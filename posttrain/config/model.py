@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from posttrain.config.base import Config, ConfigPath, ModelName
+from posttrain.config.base import Config, ConfigPath, ModelName, TemplatePath
 
 
 class ModelConfig(Config):
@@ -16,9 +16,10 @@ class ModelConfig(Config):
     """Built-in name (`tiny`, `tiny-wide`), local folder, or hub id such as `Qwen/Qwen3-0.6B`."""
     tokenizer: ModelName | None = None
     """Where the tokenizer is, if not with the model."""
-    chat_template: ConfigPath | None = None
-    """File that replaces the tokenizer's own chat template: Jinja, or a `.json` of `system_prefix`,
-    `system_suffix`, and so for `user` and `assistant`."""
+    chat_template: TemplatePath | None = None
+    """Replaces the tokenizer's own chat template: a Jinja file, a `.json` of `system_prefix`,
+    `system_suffix`, and so for `user` and `assistant`, or one of these by name: `qwen2_chatml`,
+    `llama3_instruct`, `chatglm3`, `baichuan2_chat`, `deepseek_chat`."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     attention: Literal["auto", "sdpa", "flex", "eager"] = "auto"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from posttrain.config.base import Config, ConfigPath, ModelName
+from posttrain.config.base import Config, ModelName, TemplatePath
 
 
 class ServeConfig(Config):
@@ -26,8 +26,9 @@ class ServeConfig(Config):
     """Number format of the weights: auto is float32 on a CPU and bfloat16 on a GPU."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """CPU threads; auto measures for a moment."""
-    chat_template: ConfigPath | None = None
-    """File that replaces the tokenizer's own chat template: Jinja, or JSON of prefixes."""
+    chat_template: TemplatePath | None = None
+    """Replaces the tokenizer's own chat template: a Jinja file, a `.json` of prefixes and suffixes,
+    or a name, as in `model.chat_template`."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
     max_tokens: PositiveInt = 4096

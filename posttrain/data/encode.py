@@ -1,18 +1,21 @@
-"""Rendered pieces -> token ids and a mask that says which of them are trained."""
+"""Conversations -> token ids and the loss weight of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from functools import partial
+from itertools import accumulate
+from typing import Any, Literal
 
 import numpy as np
 
+from posttrain.data.overlong import find_breaks, find_longest, split_head
 from posttrain.data.records import Chat, Content, Message, Record, Reject, RowError, check_chat
 from posttrain.data.templates import ChatRenderer, Piece
+from posttrain.data.tokens import Codec
 
-_CHUNK_ROWS = 512
+TrainOn = Literal["all_assistant", "last_assistant", "completion", "everything"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Example:
     """What else training needs of the record, such as the reference answer of a prompt."""
     joined: bool = False
     """Whether assistant turns in a row became one turn, since the template refuses them."""
+    cut: Literal["", "truncated", "split"] = ""
+    """What was done to a conversation that is too long; ``record`` is what was left of it."""
+    part: int = 0
+    """Number of the example among those of its row."""
 
     @property
     def trained(self) -> np.ndarray[Any, Any]:
@@ -46,13 +53,24 @@ class EncodeOptions:
     """What of a conversation is trained, and how long it may be."""
 
     max_tokens: int
-    last_only: bool
+    train_on: TrainOn = "all_assistant"
+    overlong: Literal["reject", "truncate", "split", "error"] = "reject"
+    """What becomes of longer ones; ``error`` rejects them too, and the caller stops."""
+
+    def check_length(self, tokens: int) -> None:
+        """Check that so many tokens are not too many.
+
+        Raises:
+            RowError: They are.
+        """
+        if tokens > self.max_tokens:
+            raise RowError("too long", f"{tokens} tokens, max_tokens is {self.max_tokens}")
 
 
 def encode_records(
-    records: Iterable[Record[Chat]], renderer: ChatRenderer, options: EncodeOptions
+    records: Iterable[Record[Chat]], renderer: ChatRenderer, codec: Codec, options: EncodeOptions
 ) -> Iterator[Example | Reject]:
-    """Encode conversations; each gives an example or a reject, in order.
+    """Encode conversations, in order.
 
     The prompt of the last turn has exactly the ids it has at inference, where the completion is
     not there yet to merge with it.
@@ -60,61 +78,121 @@ def encode_records(
     Args:
         records: Converted rows.
         renderer: Of the model's tokenizer.
+        codec: Of the same tokenizer.
         options: Length and turns.
 
     Yields:
-        One item per record.
+        An example or a reject per record. Where long ones are split, a record gives its parts one
+        after the other; a part that is still too long is a reject among them.
     """
-    stream = iter(records)
-    while chunk := list(islice(stream, _CHUNK_ROWS)):
-        cut = [_cut(record, renderer, options) for record in chunk]
-        kept = [found.pieces for found in cut if not isinstance(found, Reject)]
-        encoded = iter(_encode_pieces(kept, renderer.tokenizer))
-        for record, found in zip(chunk, cut, strict=True):
-            if isinstance(found, Reject):
-                yield found
-                continue
-            token_ids, trained, retokenized = next(encoded)
-            if len(token_ids) > options.max_tokens:
-                detail = f"{len(token_ids)} tokens, max_tokens is {options.max_tokens}"
-                yield Reject(record.origin, "too long", detail)
-            else:
-                joined = found.record is not record
-                yield Example(found.record, token_ids, trained, retokenized, joined=joined)
+    encoder = _ChatEncoding(renderer, codec, options)
+    for record in records:
+        try:
+            yield from encoder.encode(record)
+        except RowError as error:
+            yield Reject(record.origin, error.reason, error.detail)
 
 
-def encode_prompt(record: Record[Chat], renderer: ChatRenderer) -> list[int]:
-    """Token ids of a record's prompt, up to where the answer is to be written.
+def encode_prompt(chat: Chat, renderer: ChatRenderer, codec: Codec) -> list[int]:
+    """Token ids of a conversation's prompt, up to where the answer is to be written.
 
     Raises:
         RowError: The template refuses the conversation.
     """
-    text = renderer.render(record.content.prompt, record.content.tools, prompt=True)
-    return list(renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return codec.encode(renderer.render_prompt(chat))
 
 
-@dataclass(frozen=True)
-class _Cut:
-    record: Record[Chat]
-    pieces: list[Piece]
+class _ChatEncoding:
+    def __init__(self, renderer: ChatRenderer, codec: Codec, options: EncodeOptions) -> None:
+        self._renderer, self._codec, self._options = renderer, codec, options
 
-
-def _cut(record: Record[Chat], renderer: ChatRenderer, options: EncodeOptions) -> _Cut | Reject:
-    try:
+    def encode(self, record: Record[Chat]) -> list[Example | Reject]:
         check_chat(record.content)
         if record.content.messages[-1]["role"] != "assistant":
             raise RowError("does not end with an assistant turn")
+        example = self._make(record)
+        if len(example.token_ids) <= self._options.max_tokens:
+            return [example]
+        if self._options.overlong == "split":
+            return self._split(record, len(example.token_ids))
+        if self._options.overlong == "truncate" and (kept := self._truncate(record)):
+            return [kept]
+        self._options.check_length(len(example.token_ids))
+        raise AssertionError("not reached: it is too long")
+
+    def _truncate(self, record: Record[Chat]) -> Example | None:
+        """Take whole exchanges off the end until it fits."""
+        messages = record.content.messages
+        ends = [end for end in find_breaks(messages) if messages[end - 1].get("loss_weight", 1)]
+        shorter = [messages[:end] for end in ends]
+        _, example = find_longest(len(ends), partial(self._fit_one, record, shorter))
+        return example and replace(example, cut="truncated")
+
+    def _split(self, record: Record[Chat], tokens: int) -> list[Example | Reject]:
+        """Make examples of runs of exchanges, each as long as fits, behind the system turn."""
+        head, turns = split_head(record.content.messages)
+        bounds = [0, *find_breaks(turns), len(turns)]
+        made: list[Example | Reject] = []
+        first = 0
+        while first < len(bounds) - 1:
+            begin = bounds[first]
+            later = range(first + 1, len(bounds))
+            ends = [n for n in later if self._trains(turns[begin : bounds[n]])]
+            if not ends:  # the row gives no weight to any of the turns that are left
+                break
+            parts = [(*head, *turns[begin : bounds[n]]) for n in ends]
+            size, example = find_longest(len(parts), partial(self._fit_one, record, parts))
+            first = ends[max(size, 0)]
+            if example is None:
+                place = f"turns {len(head) + begin + 1} to {len(head) + bounds[first]}"
+                made.append(Reject(record.origin, "part too long", f"{place} by themselves"))
+            else:
+                made.append(replace(example, cut="split", part=len(made)))
+        if not any(isinstance(item, Example) for item in made):
+            self._options.check_length(tokens)
+        return made
+
+    def _trains(self, turns: Sequence[Message]) -> bool:
+        """Whether a run of turns by itself has something to train."""
+        if self._options.train_on == "everything":
+            return True
+        if self._options.train_on == "last_assistant":
+            turns = turns[-1:]
+        elif self._options.train_on == "completion":
+            turns = turns[max(i for i, m in enumerate(turns) if m["role"] == "user") :]
+        return any(m["role"] == "assistant" and m.get("loss_weight", 1) for m in turns)
+
+    def _fit_one(
+        self, record: Record[Chat], candidates: Sequence[Sequence[Message]], number: int
+    ) -> Example | None:
+        """Encode one of several conversations; None where it is too long."""
+        chat = replace(record.content, messages=tuple(candidates[number]))
+        example = self._make(replace(record, content=chat))
+        return example if len(example.token_ids) <= self._options.max_tokens else None
+
+    def _make(self, record: Record[Chat]) -> Example:
+        chat, joined = record.content, False
         try:
-            pieces = renderer.split_trained(record.content, last_only=options.last_only)
+            pieces = self._renderer.split_trained(chat, self._options.train_on)
         except RowError:
-            joined = _join_turns(record.content)
-            if joined == record.content:
+            chat = _join_turns(chat)
+            if chat == record.content:
                 raise
-            record = replace(record, content=joined)
-            pieces = renderer.split_trained(joined, last_only=options.last_only)
-        return _Cut(record, pieces)
-    except RowError as error:
-        return Reject(record.origin, error.reason, error.detail)
+            record, joined = replace(record, content=chat), True
+            pieces = self._renderer.split_trained(chat, self._options.train_on)
+        encoded = self._codec.encode_pieces(pieces, self._find_last(chat, pieces))
+        encoded.weights[:1] = 0  # nothing predicts the first token
+        return Example(
+            record, encoded.token_ids, encoded.weights, encoded.retokenized, joined=joined
+        )
+
+    def _find_last(self, chat: Chat, pieces: Sequence[Piece]) -> int | None:
+        """Number of the last answer's piece, where weights do not tell it from its prompt."""
+        if self._options.train_on != "everything":
+            return None
+        prompt = len(self._renderer.render_prompt(chat))
+        ends = accumulate(len(piece.text) for piece in pieces[:-1])
+        return next((i for i, end in enumerate(ends, start=1) if end == prompt), 0)
 
 
 def _join_turns(chat: Chat) -> Chat:
@@ -131,6 +209,7 @@ def _join_turns(chat: Chat) -> Chat:
             before.get("role") == message["role"] == "assistant"
             and in_order
             and not message.get("reasoning_content")
+            and before.get("loss_weight") == message.get("loss_weight")
         ):
             texts = [text for text in (before["content"], message["content"]) if text]
             calls = [*before.get("tool_calls", ()), *message.get("tool_calls", ())]
@@ -142,66 +221,3 @@ def _join_turns(chat: Chat) -> Chat:
         else:
             messages.append(message)
     return replace(chat, messages=tuple(messages))
-
-
-Encoded = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]
-_OPTIONS = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-
-
-def _encode_pieces(rows: Sequence[Sequence[Piece]], tokenizer: Any) -> Iterator[Encoded]:
-    """Encode all pieces of a chunk in two calls: piece by piece, and whole rows to compare.
-
-    Where the two differ, a token lies across a boundary, or the tokenizer puts a space before
-    every text; such rows are encoded again, with a closer look.
-    """
-    if not rows:
-        return
-    pieces = tokenizer([p.text for row in rows for p in row], **_OPTIONS)["input_ids"]
-    wholes = tokenizer(["".join(p.text for p in row) for row in rows], **_OPTIONS)["input_ids"]
-    stream = iter(pieces)
-    for row, whole in zip(rows, wholes, strict=True):
-        parts = [next(stream) for _ in row]
-        token_ids, trained = _join(row, parts)
-        same = token_ids.tolist() == list(whole)
-        if same or not tokenizer.is_fast:
-            yield token_ids, trained, not same
-        else:
-            yield _encode_across(row, parts, tokenizer)
-
-
-def _join(
-    row: Sequence[Piece], parts: Sequence[Sequence[int]]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    token_ids = np.fromiter((t for part in parts for t in part), dtype=np.int32)
-    weights = np.array([piece.weight for piece in row], dtype=np.float32)
-    return token_ids, np.repeat(weights, [len(part) for part in parts])
-
-
-def _encode_across(row: Sequence[Piece], parts: Sequence[Sequence[int]], tokenizer: Any) -> Encoded:
-    """Encode a row whose pieces cannot be encoded one by one.
-
-    The text before the last trained piece is encoded in one go, as at inference. What follows
-    keeps the ids of the whole where they go on from there, and is encoded by itself elsewhere. A
-    token across the start of an earlier turn is not trained.
-    """
-    last = max(i for i, piece in enumerate(row) if piece.weight)
-    prompt, prompt_trained = _encode_by_place(row[:last], tokenizer)
-    whole, whole_trained = _encode_by_place(row, tokenizer)
-    if whole[: len(prompt)].tolist() == prompt.tolist():
-        return whole, whole_trained, False
-    rest, rest_trained = _join(row[last:], parts[last:])
-    token_ids = np.concatenate([prompt, rest])
-    return token_ids, np.concatenate([prompt_trained, rest_trained]), True
-
-
-def _encode_by_place(
-    row: Sequence[Piece], tokenizer: Any
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Encode the joined text; a token belongs to the piece in which it starts."""
-    text = "".join(piece.text for piece in row)
-    encoded = tokenizer(text, return_offsets_mapping=True, **_OPTIONS)
-    characters: np.ndarray[Any, Any] = np.repeat(
-        np.array([p.weight for p in row], dtype=np.float32), [len(p.text) for p in row]
-    )
-    places = [start for start, _ in encoded["offset_mapping"]]
-    return np.array(encoded["input_ids"], dtype=np.int32), characters[places]

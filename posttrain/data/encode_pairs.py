@@ -3,70 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from posttrain.data.encode import Example
+from posttrain.data.encode import EncodeOptions, Example
+from posttrain.data.overlong import find_breaks, find_longest, split_head
 from posttrain.data.records import Message, Preference, Record, Reject, RowError, check_chat
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import Codec
 from posttrain.layout import NO_PARENT
 
 
 def encode_pairs(
-    records: Iterable[Record[Preference]], renderer: ChatRenderer, max_tokens: int
+    records: Iterable[Record[Preference]],
+    renderer: ChatRenderer,
+    codec: Codec,
+    options: EncodeOptions,
 ) -> Iterator[Example | Reject]:
     """Encode pairs; each gives an example of three segments or a reject, in order.
 
     Args:
         records: Converted rows.
         renderer: Of the model's tokenizer.
-        max_tokens: Longest prompt with either answer.
+        codec: Of the same tokenizer.
+        options: Longest prompt with either answer; truncating leaves out the oldest exchanges of
+            the prompt, never the system turn or a part of an answer.
 
     Yields:
         One item per record; segments are the prompt, the chosen and the rejected answer.
     """
+    encoding = _PairEncoding(renderer, codec)
     for record in records:
         try:
-            yield _encode_pair(record, renderer, max_tokens)
+            yield _fit(record, encoding, options)
         except RowError as error:
             yield Reject(record.origin, error.reason, error.detail)
 
 
-def _encode_pair(record: Record[Preference], renderer: ChatRenderer, max_tokens: int) -> Example:
-    pair = record.content
-    parts = [_encode_answer(pair, answer, renderer) for answer in (pair.chosen, pair.rejected)]
-    (prompt, chosen), (other_prompt, rejected) = parts
-    if prompt != other_prompt:
-        raise RowError("the template renders two prompts", "they must not depend on the answer")
-    if chosen == rejected:
-        raise RowError("chosen and rejected are equal", "once rendered")
-    longest = len(prompt) + max(len(chosen), len(rejected))
-    if longest > max_tokens:
-        raise RowError("too long", f"{longest} tokens, max_tokens is {max_tokens}")
-    lengths = (len(prompt), len(chosen), len(rejected))
-    return Example(
-        record,
-        np.array([*prompt, *chosen, *rejected], dtype=np.int32),
-        np.repeat(np.float32([0, 1, 1]), lengths),
-        retokenized=False,
-        lengths=lengths,
-        parents=(NO_PARENT, 0, 0),
-    )
+def _fit(record: Record[Preference], encoding: _PairEncoding, options: EncodeOptions) -> Example:
+    whole = encoding.encode(record)
+    longest = _longest(whole)
+    if longest <= options.max_tokens:
+        return whole
+    head, turns = split_head(record.content.prompt)
+    starts = find_breaks(turns)[::-1] if options.overlong == "truncate" else []
+
+    def shorten(number: int) -> Example | None:
+        content = replace(record.content, prompt=(*head, *turns[starts[number] :]))
+        shorter = encoding.encode(replace(record, content=content))
+        return shorter if _longest(shorter) <= options.max_tokens else None
+
+    _, kept = find_longest(len(starts), shorten)
+    if kept is None:
+        options.check_length(longest)
+        raise AssertionError("not reached: it is too long")
+    return replace(kept, cut="truncated")
 
 
-def _encode_answer(
-    pair: Preference, answer: Message, renderer: ChatRenderer
-) -> tuple[list[int], list[int]]:
-    """Ids of the prompt as at inference, and of the answer with its end token."""
-    chat = pair.answered(answer)
-    check_chat(chat)
-    pieces = renderer.split_trained(chat, last_only=True)
-    place = next(i for i, piece in enumerate(pieces) if piece.weight)
-    before = "".join(piece.text for piece in pieces[:place])
-    return _ids(renderer, before), _ids(renderer, pieces[place].text)
+def _longest(example: Example) -> int:
+    prompt, *answers = example.lengths
+    return prompt + max(answers)
 
 
-def _ids(renderer: ChatRenderer, text: str) -> list[int]:
-    encoded: Any = renderer.tokenizer(text, add_special_tokens=False, verbose=False)
-    return list(encoded["input_ids"])
+class _PairEncoding:
+    def __init__(self, renderer: ChatRenderer, codec: Codec) -> None:
+        self._renderer, self._codec = renderer, codec
+
+    def encode(self, record: Record[Preference]) -> Example:
+        pair = record.content
+        (prompt, chosen), (other_prompt, rejected) = (
+            self._encode_answer(pair, answer) for answer in (pair.chosen, pair.rejected)
+        )
+        if prompt != other_prompt:
+            raise RowError("the template renders two prompts", "they must not depend on the answer")
+        if chosen == rejected:
+            raise RowError("chosen and rejected are equal", "once rendered")
+        lengths = (len(prompt), len(chosen), len(rejected))
+        return Example(
+            record,
+            np.array([*prompt, *chosen, *rejected], dtype=np.int32),
+            np.repeat(np.float32([0, 1, 1]), lengths),
+            retokenized=False,
+            lengths=lengths,
+            parents=(NO_PARENT, 0, 0),
+        )
+
+    def _encode_answer(self, pair: Preference, answer: Message) -> tuple[list[int], list[int]]:
+        """Ids of the prompt as at inference, and of the answer with its end token.
+
+        The answer has the ids that it has in the whole, unless a token would lie across its start.
+        """
+        chat = pair.answered(answer)
+        check_chat(chat)
+        pieces = self._renderer.split_trained(chat, "last_assistant")
+        place = next(i for i, piece in enumerate(pieces) if piece.weight)
+        before, text = "".join(piece.text for piece in pieces[:place]), pieces[place].text
+        prompt, whole = self._codec.encode(before), self._codec.encode(before + text)
+        if whole[: len(prompt)] == prompt:
+            return prompt, whole[len(prompt) :]
+        return prompt, self._codec.encode(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,33 +11,75 @@ import numpy as np
 from posttrain.config.data import TextDataConfig
 from posttrain.data.encode import Example
 from posttrain.data.records import Record, Reject, Text
+from posttrain.data.store import ExampleBlock
 from posttrain.errors import DataError
 
-_CHUNK_ROWS = 512
+Array = np.ndarray[Any, Any]
 
 
-def encode_text(
-    records: Iterable[Record[Text]], tokenizer: Any, config: TextDataConfig
-) -> Iterator[Example | Reject]:
-    """Encode documents, an end token behind each, and cut them into blocks.
+@dataclass(frozen=True)
+class Frame:
+    """Tokens around each document, and around each block."""
 
-    Where the tokenizer puts a begin token before every text, so does each document. An encoder's
-    tokenizer, which has a mask token, puts its marks around every block instead, and a separator
-    between documents.
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    before: tuple[int, ...]
+    behind: tuple[int, ...]
+
+    @classmethod
+    def find(cls, tokenizer: Any) -> Frame:
+        """Ask a tokenizer.
+
+        Where it puts a begin token before every text, so does each document. An encoder's
+        tokenizer, which has a mask token, puts its marks around every block instead, and a
+        separator between documents.
+
+        Raises:
+            DataError: It has no token that ends a document.
+        """
+        bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        whole = list(tokenizer("a")["input_ids"])
+        starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        start = next(starts, 0)
+        before, behind = tuple(whole[:start]), tuple(whole[start + len(bare) :])
+        if tokenizer.mask_token_id is not None:
+            # What closes a block parts documents too; a document's own end would double it.
+            return cls((), behind[:1], before, behind)
+        if tokenizer.eos_token_id is None:
+            raise DataError(
+                f"the tokenizer {tokenizer.name_or_path} has no end token to part documents with",
+                hint="set eos_token in its tokenizer_config.json",
+            )
+        return cls(before, (tokenizer.eos_token_id,), (), ())
+
+
+def encode_document(
+    record: Record[Text], encode: Any, special: set[int], frame: Frame
+) -> Example | Reject:
+    """Encode a document, its end token behind it.
 
     Args:
-        records: Documents.
-        tokenizer: The model's.
-        config: Block size, and whether documents are laid end to end.
+        record: The document.
+        encode: From text to token ids.
+        special: Ids of special tokens.
+        frame: Tokens around it.
 
-    Yields:
-        Blocks; each knows the document in which it starts. A block of one token, which nothing
-        predicts, is left out.
+    Returns:
+        The document, however long, or a reject where there is nothing to learn.
+    """
+    ids = encode(record.content.text)
+    if special.issuperset(ids):
+        return Reject(record.origin, "nothing to learn", "no token but special ones")
+    framed = np.array([*frame.begin, *ids, *frame.end], dtype=np.int32)
+    return Example(record, framed, np.ones(len(framed), np.float32), retokenized=False)
+
+
+def check_room(config: TextDataConfig, frame: Frame) -> int:
+    """Return the tokens of text that a block has room for.
 
     Raises:
-        DataError: The tokenizer has no token that ends a document, or its marks leave no room.
+        DataError: The marks around a block leave none.
     """
-    frame = _find_frame(tokenizer)
     size = config.block_tokens - len(frame.before) - len(frame.behind)
     if size < 1:
         raise DataError(
@@ -46,80 +87,76 @@ def encode_text(
             "the tokenizer",
             hint="raise it",
         )
-    held: list[int] = []
-    places: list[tuple[int, Record[Text]]] = []  # where in `held` each document starts
-    special = set(tokenizer.all_special_ids)
-    for record, ids in _encode_documents(records, tokenizer):
-        if special.issuperset(ids):
-            yield Reject(record.origin, "nothing to learn", "no token but special ones")
+    return size
+
+
+def cut_blocks(
+    documents: Iterable[ExampleBlock], frame: Frame, size: int, *, join: bool
+) -> Iterator[ExampleBlock]:
+    """Cut encoded documents into blocks of at most ``size`` tokens and their marks.
+
+    Args:
+        documents: In order.
+        frame: Tokens around each block.
+        size: Tokens of text in a block.
+        join: Lay documents end to end; else each stays by itself and only long ones are cut.
+
+    Yields:
+        Blocks; each knows the document in which it starts. A block of one token, which nothing
+        predicts, is left out.
+    """
+    held: Array = np.zeros(0, np.int32)
+    places: Array = np.zeros((0, 2), np.int64)
+    starts: Array = np.zeros(0, np.int64)  # where in `held` each document begins
+    for block in documents:
+        starts = np.concatenate([starts, len(held) + _starts(block.lengths)])
+        places = np.concatenate([places, block.places])
+        held = np.concatenate([held, block.token_ids])
+        cuts = _cuts(starts, len(held), size, join=join)
+        if ready := cuts[:-1] if join else cuts:
+            yield _lay_out(held, starts, places, ready, frame)
+        done = int(cuts[-1][0]) if join and len(cuts) else len(held)
+        held = held[done:]
+        # The document across the cut goes on.
+        first = max(0, int(np.searchsorted(starts, done, side="right")) - 1)
+        first = first if len(held) else len(starts)
+        starts, places = np.maximum(starts[first:] - done, 0), places[first:]
+    if len(held):
+        yield _lay_out(held, starts, places, [(0, len(held))], frame)
+
+
+def _starts(lengths: Array) -> Array:
+    return np.cumsum(lengths, dtype=np.int64) - lengths
+
+
+def _cuts(starts: Array, total: int, size: int, *, join: bool) -> list[tuple[int, int]]:
+    """Where each block begins and ends; the last one may go on with what follows."""
+    if join:
+        return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
+    ends = [*starts[1:].tolist(), total]
+    return [
+        (begin, min(begin + size, end))
+        for start, end in zip(starts.tolist(), ends, strict=True)
+        for begin in range(start, end, size)
+    ]
+
+
+def _lay_out(
+    held: Array, starts: Array, places: Array, cuts: list[tuple[int, int]], frame: Frame
+) -> ExampleBlock:
+    pieces: list[Array] = []
+    kept: list[int] = []
+    for begin, end in cuts:
+        if frame.behind and tuple(held[end - 1 : end].tolist()) == frame.end:
+            end -= 1  # what closes the block says the same
+        if end - begin < (1 if frame.before else 2):
             continue
-        places.append((len(held), record))
-        held.extend([*frame.begin, *ids, *frame.end])
-        while len(held) >= size:
-            yield from _block(held[:size], frame, places[0][1])
-            held = held[size:]
-            places = _move_up(places, size)
-        if not config.join:
-            if held:
-                yield from _block(held, frame, places[0][1])
-            held, places = [], []
-    if held:
-        yield from _block(held, frame, places[0][1])
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """Tokens around each document, and around each block."""
-
-    begin: list[int]
-    end: list[int]
-    before: list[int]
-    behind: list[int]
-
-
-def _find_frame(tokenizer: Any) -> _Frame:
-    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer("a")["input_ids"])
-    starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    start = next(starts, 0)
-    before, behind = whole[:start], whole[start + len(bare) :]
-    if tokenizer.mask_token_id is not None:
-        # What closes a block parts documents too; a document's own end would double it.
-        return _Frame([], behind[:1], before, behind)
-    if tokenizer.eos_token_id is None:
-        raise DataError(
-            f"the tokenizer {tokenizer.name_or_path} has no end token to part documents with",
-            hint="set eos_token in its tokenizer_config.json",
-        )
-    return _Frame(before, [tokenizer.eos_token_id], [], [])
-
-
-def _encode_documents(
-    records: Iterable[Record[Text]], tokenizer: Any
-) -> Iterator[tuple[Record[Text], list[int]]]:
-    stream = iter(records)
-    while chunk := list(islice(stream, _CHUNK_ROWS)):
-        texts = [record.content.text for record in chunk]
-        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        yield from zip(chunk, encoded, strict=True)
-
-
-def _move_up(places: list[tuple[int, Record[Text]]], cut: int) -> list[tuple[int, Record[Text]]]:
-    """Places after the first ``cut`` tokens are gone; the document across the cut starts at 0."""
-    moved = [(start - cut, record) for start, record in places]
-    across = [item for item in moved if item[0] <= 0]
-    later = [item for item in moved if item[0] > 0]
-    # A document that starts right at the cut is not across it, and neither is the one before.
-    return [*across[-1:], *later]
-
-
-def _block(held: list[int], frame: _Frame, record: Record[Text]) -> Iterator[Example]:
-    """Yield a block, unless nothing in it can be learned."""
-    if frame.behind and held[-1:] == frame.end:
-        held = held[:-1]
-    if len(held) < (1 if frame.before else 2):
-        return
-    ids = np.array([*frame.before, *held, *frame.behind], dtype=np.int32)
-    weights: np.ndarray[Any, Any] = np.ones(len(ids), dtype=np.float32)
-    weights[0] = 0
-    yield Example(record, ids, weights, retokenized=False)
+        pieces.append(np.concatenate([frame.before, held[begin:end], frame.behind]))
+        kept.append(begin)
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int32)
+    ids = np.concatenate([np.zeros(0), *pieces]).astype(np.int32)
+    weights: Array = np.ones(len(ids), np.float32)
+    weights[_starts(lengths)] = 0
+    documents = np.searchsorted(starts, kept, side="right") - 1
+    none: Array = np.zeros(len(pieces), np.int32)
+    return ExampleBlock(ids, weights, lengths, places[documents], none, np.zeros((0, 2), np.int64))

@@ -7,7 +7,7 @@ The schedule is a pure function of lengths, seed and limits. Resuming is therefo
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ def plan_batches(
     seed: int,
     epochs: float | None = None,
     batches: int | None = None,
+    draw: Callable[[int], np.ndarray[Any, Any]] | None = None,
 ) -> list[np.ndarray[Any, Any]]:
     """Plan the batches of a whole run.
 
@@ -35,6 +36,7 @@ def plan_batches(
         seed: Of the shuffling.
         epochs: Passes over the data; a fraction is a partial last pass.
         batches: Number of batches instead, over as many passes as that takes.
+        draw: Indices of the examples of pass n, where it is not each of them once.
 
     Returns:
         Indices of examples, one array per batch.
@@ -52,7 +54,7 @@ def plan_batches(
         if remaining <= 0 or (batches is not None and len(plan) >= batches):
             break
         generator = np.random.default_rng((seed, number))
-        order = generator.permutation(len(sizes))
+        order = generator.permutation(len(sizes) if draw is None else draw(number))
         taken = round(len(order) * min(1.0, remaining))
         # A pass of no example is none, unless it is all there is (rounding: 3.0000000000000004).
         if not taken and plan:
@@ -73,8 +75,10 @@ def _pack_pass(
     window_of = np.cumsum(sizes[order]) // (batch_tokens * _WINDOW_BATCHES)
     packed: list[np.ndarray[Any, Any]] = []
     carried = order[:0]
+    # The numbers of windows only rise, so that each window is one stretch.
+    bounds: np.ndarray[Any, Any] = np.searchsorted(window_of, np.arange(int(window_of[-1]) + 2))
     for window in range(int(window_of[-1]) + 1):
-        members = np.concatenate([carried, order[window_of == window]])
+        members = np.concatenate([carried, order[bounds[window] : bounds[window + 1]]])
         bins = pack_sizes(members, sizes, batch_tokens)
         carried = order[:0]
         if window < window_of[-1] and bins:
@@ -98,8 +102,9 @@ def pack_sizes(
     """
     bins: list[list[int]] = []
     space: list[tuple[int, int]] = []  # (free tokens, bin), ascending
-    for index in sorted(indices.tolist(), key=lambda i: (-sizes[i], i)):
-        size = int(sizes[index])
+    chosen_sizes: np.ndarray[Any, Any] = sizes[indices].astype(np.int64)
+    order = np.lexsort((indices, -chosen_sizes))
+    for index, size in zip(indices[order].tolist(), chosen_sizes[order].tolist(), strict=True):
         place = bisect.bisect_left(space, (size, -1))
         if place == len(space):
             free, chosen = capacity, len(bins)

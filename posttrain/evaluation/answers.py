@@ -11,6 +11,7 @@ from typing import Any
 from posttrain.config.evaluation import AnswerTask, MathTask, ReasoningTask
 from posttrain.data.records import Message, RowError
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import encode_rendered
 from posttrain.errors import DataError
 from posttrain.evaluation.problems import Problem, name_origins
 from posttrain.evaluation.results import GradedRecord, summarize
@@ -124,16 +125,17 @@ def encode_problems(
         ConfigError: There is no template.
     """
     renderer = ChatRenderer(tokenizer)
-    texts = []
+    prompts = []
     for problem, messages in zip(problems, asked, strict=True):
         try:
-            texts.append(renderer.render(messages, problem.tools, prompt=True))
+            text = renderer.render(messages, problem.tools, prompt=True)
+            prompts.append(encode_rendered(text, tokenizer))
         except RowError as error:
             raise DataError(
                 f"{problem.origin}: {error.reason}: {error.detail}",
                 hint="give the model's own chat_template, or mend the row",
             ) from error
-    return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    return prompts
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from posttrain.config.evaluation import McqTask
+from posttrain.data.formats.choice import Choice
 from posttrain.data.records import Message
 from posttrain.errors import DataError
 from posttrain.evaluation.answers import encode_problems
-from posttrain.evaluation.problems import Choice, Problem, name_origins
+from posttrain.evaluation.problems import Problem, name_origins
 from posttrain.evaluation.results import GradedRecord, summarize_verdicts
 from posttrain.evaluation.scoring import score_trees
 from posttrain.layout import Segment

@@ -9,37 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from posttrain.config.data import SourceConfig
+from posttrain.data.formats.choice import Choice, read_choice
 from posttrain.data.records import Message, Origin, Row, RowError
 from posttrain.data.sources import open_rows, read_source
 from posttrain.errors import DataError
 from posttrain.grading.answers import find_boxes
 
-_LETTERS = "ABCDEFGHIJ"
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The options of a multiple-choice question."""
-
-    passage: str
-    """Empty where there is none."""
-    question: str
-    options: tuple[str, ...]
-    """Without their letters."""
-    right: int
-    """Which option is right, from 0."""
-
-    @property
-    def letters(self) -> str:
-        """One letter for each option, whatever labels the file has."""
-        return _LETTERS[: len(self.options)]
-
-    @property
-    def text(self) -> str:
-        """Passage, question and lettered options."""
-        options = "\n".join(f"{a}. {t}" for a, t in zip(self.letters, self.options, strict=True))
-        return "\n\n".join(part for part in (self.passage, f"{self.question}\n{options}") if part)
 
 
 @dataclass(frozen=True)
@@ -126,78 +102,12 @@ def read_choices(source: SourceConfig) -> list[Problem]:
 
 
 def _read_choice_row(origin: Origin, row: Row) -> Problem:
-    stem: Any = row.get("question", row.get("stem"))
-    listed: Any = None
-    if isinstance(stem, dict):  # ARC
-        stem, listed = stem.get("stem"), stem.get("choices")
-    names = ("options", "choices", "answer_options")
-    listed = listed or next((row[name] for name in names if row.get(name)), None)
-    if not isinstance(stem, str) or not stem.strip():
-        raise RowError("no `question`")
-    labels, options = _read_options(listed)
-    if not 2 <= len(options) <= len(_LETTERS):
-        raise RowError(f"{len(options)} options", f"2 to {len(_LETTERS)} are needed")
-    answer = next((row[n] for n in ("answerKey", "label", "answer") if row.get(n) is not None), "")
-    choice = Choice(
-        str(row.get("passage") or row.get("stimulus") or "").strip(),
-        stem.strip(),
-        options,
-        _find_right(answer, labels, options),
-    )
+    choice = read_choice(row)
     keys = ("subject", "standard", "skill", "difficulty", "grade")
     groups = {k: str(row[k]) for k in keys if isinstance(row.get(k), str | int) and row[k] != ""}
     prompt: Message = {"role": "user", "content": choice.text}
     letter = choice.letters[choice.right]
     return Problem(origin, (prompt,), letter, groups=groups, choice=choice)
-
-
-def _read_options(listed: Any) -> tuple[list[str], tuple[str, ...]]:
-    """Labels and texts of options in any of their shapes."""
-    if isinstance(listed, dict) and isinstance(listed.get("text"), list):  # ARC, by columns
-        texts, labels = listed["text"], listed.get("label") or _LETTERS
-        pairs = list(zip(map(str, labels), texts, strict=False))
-    elif isinstance(listed, dict):
-        pairs = [(str(key), text) for key, text in listed.items()]
-    elif isinstance(listed, list):
-        pairs = []
-        for letter, item in zip(_LETTERS, listed, strict=False):
-            if isinstance(item, dict):
-                label = item.get("label", item.get("key", letter))
-                pairs.append((str(label), item.get("text")))
-            else:
-                pairs.append((letter, _without_label(item, letter)))
-    else:
-        raise RowError("no `options`")
-    if any(not isinstance(text, str) or not text.strip() for _, text in pairs):
-        raise RowError("an option is not text")
-    if isinstance(listed, list) and len(listed) > len(pairs):
-        raise RowError(f"{len(listed)} options", f"at most {len(_LETTERS)} are read")
-    return [label.strip() for label, _ in pairs], tuple(str(text).strip() for _, text in pairs)
-
-
-def _without_label(item: Any, letter: str) -> Any:
-    """Take the letter off an option such as "(A)text", as AGIEval writes it."""
-    if not isinstance(item, str):
-        return item
-    marks = (f"({letter})", f"{letter}.", f"{letter})")
-    found = next((mark for mark in marks if item.lstrip().startswith(mark)), "")
-    return item.lstrip().removeprefix(found)
-
-
-def _find_right(answer: Any, labels: list[str], options: tuple[str, ...]) -> int:
-    """Place of the right option, named by its label, by its place from 0, or by its text."""
-    if isinstance(answer, int) and not isinstance(answer, bool) and str(answer) not in labels:
-        if 0 <= answer < len(options):
-            return answer
-        raise RowError("the answer names no option", str(answer))
-    text = str(answer).strip()
-    bare = text.strip("()").rstrip(".")
-    for known, wanted in ((labels, bare), (list(options), text)):
-        if known.count(wanted) == 1:
-            return known.index(wanted)
-    if len(bare) == 1 and bare in _LETTERS[: len(options)]:
-        return _LETTERS.index(bare)
-    raise RowError("the answer names no option", text[:40])
 
 
 def read_tool_problems(source: SourceConfig) -> list[Problem]:

@@ -188,11 +188,11 @@ def _load_texts(settings: QuantizeSettings, tokenizer: Any) -> list[ScoredText]:
     texts: list[ScoredText] = []
     budget = settings.max_tokens
     for index in range(len(store)):
-        token_ids, trained = store.example(index)
+        token_ids, weights = store.example(index)
         budget -= len(token_ids)
         if texts and budget < 0:
             break
-        texts.append(ScoredText(token_ids.tolist(), trained.tolist()))
+        texts.append(ScoredText(token_ids.tolist(), (weights != 0).tolist()))
     if not sum(sum(text.scored[1:]) for text in texts):
         raise DataError(f"{settings.data.path}: no token to measure the loss on")
     return texts

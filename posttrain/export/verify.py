@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import encode_rendered
 
 PROMPTS = (
     "What is 12 times 7?",
@@ -144,5 +145,5 @@ def encode_prompts(tokenizer: Any, prompts: Iterable[str]) -> list[list[int]]:
     if tokenizer.chat_template:
         renderer = ChatRenderer(tokenizer)
         texts = [renderer.render([{"role": "user", "content": t}], prompt=True) for t in texts]
-        return [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        return [encode_rendered(text, tokenizer) for text in texts]
     return [list(tokenizer(text)["input_ids"]) for text in texts]

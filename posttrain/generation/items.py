@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from posttrain.data.records import Chat, RowError
+from posttrain.data.records import RowError
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import encode_rendered
 from posttrain.generation.json_strings import Place, read_string_tokens, unescape
 from posttrain.generation.sampling import CachedReader, build_generator, choose_token, find_context
 from posttrain.items import (
@@ -149,15 +150,11 @@ def _encode_request(tokenizer: Any, request: ItemRequest) -> tuple[list[int], li
     """
     renderer = ChatRenderer(tokenizer)
     messages = build_item_messages(request)
-    renderer.check_texts(Chat(messages=tuple(messages)))
     prompt = renderer.render(messages, prompt=True)
     answered = [*messages, {"role": "assistant", "content": _OPENING}]
     before, found, _ = renderer.render(answered, prompt=False).rpartition(_OPENING)
     lead = before.removeprefix(prompt) if found and before.startswith(prompt) else ""
-    ids = [
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, lead + _OPENING)
-    ]
-    return list(ids[0]), list(ids[1])
+    return encode_rendered(prompt, tokenizer), encode_rendered(lead + _OPENING, tokenizer)
 
 
 class _Writer:

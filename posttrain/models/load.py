@@ -19,7 +19,7 @@ from posttrain.extras import require_extra
 from posttrain.files import load_json
 from posttrain.logs import quiet_libraries, say
 from posttrain.models.lora import quiet_peft
-from posttrain.models.prefix_templates import compile_prefixes
+from posttrain.models.prefix_templates import read_template
 from posttrain.models.tiny import BUILT_IN, ensure_tiny
 
 
@@ -124,14 +124,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     except Exception as error:  # tokenizers raises bare exceptions
         raise _explain(name, "tokenizer", error) from error
     if config.chat_template:
-        given = f"model.chat_template {config.chat_template}"
-        try:
-            template = config.chat_template.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{given}: {error}") from error
-        if config.chat_template.suffix.lower() == ".json":
-            template = compile_prefixes(template, given)
-        tokenizer.chat_template = template
+        tokenizer.chat_template = read_template(config.chat_template)
     return tokenizer
 
 

@@ -174,7 +174,14 @@ def draw_bars(title: str, bars: Sequence[Bar], *, wide: bool) -> Markup:
 
 
 def draw_histogram(
-    title: str, counts: Sequence[float], edges: Sequence[float], marks: dict[str, float]
+    title: str,
+    counts: Sequence[float],
+    edges: Sequence[float],
+    marks: dict[str, float],
+    *,
+    axis: str = "tokens per example",
+    height: str = "examples",
+    wide: bool = True,
 ) -> Markup:
     """Draw a finished histogram with marked places.
 
@@ -183,6 +190,9 @@ def draw_histogram(
         counts: Height of each bin.
         edges: Bounds of the bins, one more than counts.
         marks: Name and place of vertical lines.
+        axis: What goes from left to right.
+        height: What the heights count.
+        wide: Whether the plot fills the page or half of it.
 
     Returns:
         An ``<svg>`` element.
@@ -193,16 +203,16 @@ def draw_histogram(
         top = max([*counts, 1])
         for i, (name, place) in enumerate(marks.items()):
             axes.axvline(place, color=_MUTED, linewidth=1, linestyle=(0, (3, 2)))
-            height = top * (1.14 - 0.1 * (i % 2))
+            top_of_name = (place, top * (1.14 - 0.1 * (i % 2)))
             axes.annotate(
-                name, (place, height), (4, 0), textcoords="offset points", color=_MUTED, fontsize=8
+                name, top_of_name, (4, 0), textcoords="offset points", color=_MUTED, fontsize=8
             )
         axes.set_ylim(0, top * 1.25)
-        axes.set_xlabel("tokens per example")
-        axes.set_ylabel("examples")
+        axes.set_xlabel(axis)
+        axes.set_ylabel(height)
         axes.yaxis.get_major_locator().set_params(integer=True)
 
-    return _render(paint, title, (9.2, 2.7))
+    return _render(paint, title, (9.2 if wide else 4.7, 2.7))
 
 
 def _render(paint: Callable[[Axes], None], title: str, inches: tuple[float, float]) -> Markup:

@@ -1,9 +1,9 @@
-"""Encoded training examples, token by token: what the model sees and what it is trained on."""
+"""Encoded training examples and packed batches, token by token, as they are trained on."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,40 +13,13 @@ from rich.text import Text
 
 from posttrain.data.store import ExampleStore
 from posttrain.errors import DataError
-from posttrain.reports.formatting import make_visible
 from posttrain.reports.pages import write_page
+from posttrain.reports.tokens import SegmentView, TokenView, view_segments
 
-_PARTIAL = "·"
-_UNKNOWN = "\ufffd"
 _TRAINED_STYLE = "underline bold green"
+_WEIGHTED_STYLE = "underline bold yellow"
 _SPECIAL_STYLE = "magenta"
-# A character has at most 4 bytes in UTF-8; whoever waits longer waits for bytes of no character.
-_MOST_PENDING = 4
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """One token of an example."""
-
-    index: int
-    token_id: int
-    piece: str
-    """The token as the vocabulary writes it."""
-    text: str
-    """Text that it completes; empty where the following token completes the character."""
-    trained: bool
-    special: bool
-
-    @property
-    def visible(self) -> str:
-        """Text with visible whitespace; ``·`` for a part of a character."""
-        return make_visible(self.text) if self.text else _PARTIAL
-
-    @property
-    def title(self) -> str:
-        """All that is known of the token, on one line."""
-        state = "trained" if self.trained else "not trained"
-        return f"#{self.index}  id {self.token_id}  {make_visible(self.piece)}  {state}"
+_BORDER = "╎"
 
 
 @dataclass(frozen=True)
@@ -57,12 +30,22 @@ class InspectedExample:
     """Position in the store."""
     origin: str
     """``file:line`` of the row."""
-    tokens: tuple[TokenView, ...]
+    segments: tuple[SegmentView, ...]
+    """One, or a prompt and its answers."""
+
+    @property
+    def tokens(self) -> tuple[TokenView, ...]:
+        """Its tokens, segment after segment."""
+        return tuple(token for segment in self.segments for token in segment.tokens)
 
     @property
     def text(self) -> str:
         """The whole example as plain text."""
         return "".join(token.text for token in self.tokens)
+
+    def pick_text(self, *, trained: bool) -> str:
+        """The text that is trained, or the rest; runs are parted by a line break."""
+        return "\n".join(segment.pick_text(trained) for segment in self.segments)
 
     @property
     def trained_tokens(self) -> int:
@@ -93,7 +76,6 @@ def collect_examples(
     Raises:
         DataError: There is no such example.
     """
-    special = _find_special_ids(tokenizer)
     found = []
     for wanted in indices:
         index = wanted + len(store) if wanted < 0 else wanted
@@ -102,96 +84,116 @@ def collect_examples(
                 f"no example {wanted}: the data has {len(store)}",
                 hint=f"choose 0 to {len(store) - 1}" if len(store) else "",
             )
-        token_ids, trained = (array.tolist() for array in store.example(index))
-        texts = list(_decode_each(token_ids, tokenizer, special))
-        pieces = tokenizer.convert_ids_to_tokens(token_ids)
-        tokens = tuple(
-            TokenView(i, token_id, str(piece), text, bool(mark), token_id in special)
-            for i, (token_id, piece, text, mark) in enumerate(
-                zip(token_ids, pieces, texts, trained, strict=True)
-            )
-        )
-        found.append(InspectedExample(index, str(store.origin(index)), tokens))
+        segments = tuple(view_segments(store.tree(index), tokenizer))
+        found.append(InspectedExample(index, str(store.origin(index)), segments))
     return found
 
 
-def _find_special_ids(tokenizer: Any) -> set[int]:
-    added = getattr(tokenizer, "added_tokens_decoder", None) or {}
-    listed = getattr(tokenizer, "all_special_ids", None) or []
-    return {i for i, token in added.items() if getattr(token, "special", False)} | set(listed)
+def collect_batch(
+    store: ExampleStore, tokenizer: Any, indices: Sequence[int], *, causal: bool = True
+) -> list[InspectedExample]:
+    """Decode the examples of one packed batch; places and segments are numbered through it.
 
+    Args:
+        store: Encoded examples.
+        tokenizer: The one they were encoded with.
+        indices: Positions in the store of the examples that share the batch.
+        causal: Whether the model sees only what comes before a token.
 
-def _decode_each(token_ids: Sequence[int], tokenizer: Any, special: set[int]) -> Iterator[str]:
-    """Yield the text that each token completes; all of them together are the whole text.
-
-    The tokens of one character are decoded together, and behind the ones before them, because
-    some tokenizers drop the space of a first token.
+    Returns:
+        One per index, in the order of the batch.
     """
-    before: list[int] = []
-    for is_special, run in groupby(token_ids, key=lambda token_id: token_id in special):
-        if is_special:
-            before = []
-            yield from (tokenizer.decode([token_id]) for token_id in run)
-            continue
-        pending: list[int] = []
-        shown = waiting = 0
-        ids = list(run)
-        for position, token_id in enumerate(ids):
-            pending.append(token_id)
-            text = _decode_behind(before, pending, tokenizer)
-            whole = text.rstrip(_UNKNOWN)
-            waiting = 0 if len(whole) > shown else waiting + 1
-            if text == whole or waiting >= _MOST_PENDING or position == len(ids) - 1:
-                yield text[shown:]
-                before, pending = pending, []
-                shown = waiting = 0
-            else:
-                yield whole[shown:]
-                shown = max(shown, len(whole))
-
-
-def _decode_behind(before: list[int], pending: list[int], tokenizer: Any) -> str:
-    known = tokenizer.decode(before) if before else ""
-    whole = tokenizer.decode(before + pending)
-    return whole[len(known) :] if whole.startswith(known) else tokenizer.decode(pending)
+    trees = list(store.forest(indices))
+    segments = [segment for tree in trees for segment in tree]
+    views = iter(view_segments(segments, tokenizer, causal=causal))
+    return [
+        InspectedExample(
+            int(index), str(store.origin(int(index))), tuple(next(views) for _ in tree)
+        )
+        for index, tree in zip(indices, trees, strict=True)
+    ]
 
 
 def render_example(tokens: Sequence[TokenView], *, markers: bool | None = None) -> Text:
     """Make an example readable in a terminal or a pipe.
 
     Args:
-        tokens: Of one example.
+        tokens: Of one example or segment.
         markers: Whether ``⟦ ⟧`` stand around what is trained, for where styles do not show;
             if not given, where standard output is no terminal.
 
     Returns:
-        The tokens, trained ones underlined and coloured, and a legend on the last line.
+        The tokens with a border between them, trained ones underlined and coloured, and a legend
+        on the last line.
     """
     if markers is None:
         markers = not sys.stdout.isatty()
+    shown = _render_tokens(tokens, markers=markers)
+    return shown.append_text(_build_legend(tokens, markers=markers))
+
+
+def _render_tokens(tokens: Sequence[TokenView], *, markers: bool) -> Text:
     shown = Text()
-    for trained, run in groupby(tokens, key=lambda token: token.trained):
-        if trained and markers:
-            shown.append("⟦")
+    bordered = True  # by the start of a line or a marker
+    for weight, run in groupby(tokens, key=lambda token: token.weight):
+        style = "" if not weight else _TRAINED_STYLE if weight == 1 else _WEIGHTED_STYLE
+        if markers and weight:
+            shown.append("⟦" if weight == 1 else f"⟦×{weight:g} ")
+            bordered = True
         for token in run:
+            if not bordered:
+                shown.append(_BORDER, "dim")
             special = _SPECIAL_STYLE if token.special else ""
-            shown.append(token.visible, f"{_TRAINED_STYLE if trained else ''} {special}".strip())
-        if trained and markers:
+            shown.append(token.visible, f"{style} {special}".strip())
+            bordered = token.visible.endswith("\n")
+        if markers and weight:
             shown.append("⟧")
+            bordered = True
     if tokens and not shown.plain.endswith("\n"):
         shown.append("\n")
-    shown.append("trained: ", "dim")
-    shown.append("⟦ ⟧" if markers else "underlined", "" if markers else _TRAINED_STYLE)
-    shown.append("   ⏎ newline, ␣ space, · part of the next character", "dim")
     return shown
 
 
-def build_inspect_page(examples: Sequence[InspectedExample], out: Path) -> Path:
-    """Write examples as one self-contained HTML page with a search box.
+def _build_legend(tokens: Iterable[TokenView], *, markers: bool) -> Text:
+    legend = Text()
+    legend.append("trained: ", "dim")
+    legend.append("⟦ ⟧" if markers else "underlined", "" if markers else _TRAINED_STYLE)
+    weights = sorted({token.weight for token in tokens} - {0.0, 1.0})
+    if weights:
+        named = ", ".join(f"{weight:g}" for weight in weights[:8])
+        legend.append("   with loss weight: ", "dim")
+        legend.append(f"⟦×{weights[0]:g} ⟧" if markers else "yellow", _WEIGHTED_STYLE)
+        legend.append(f" ({named})", "dim")
+    signs = f"   {_BORDER} between tokens, ⏎ newline, ␣ space, · part of the next character"
+    return legend.append(signs, "dim")
+
+
+def render_batch(examples: Sequence[InspectedExample], *, markers: bool | None = None) -> Text:
+    """Make a packed batch readable in a terminal or a pipe: a heading per segment."""
+    if markers is None:
+        markers = not sys.stdout.isatty()
+    shown = Text()
+    for example in examples:
+        for segment in example.segments:
+            indent = "  " * len(segment.ancestors)
+            shown.append(f"{indent}── {segment.header}\n", "bold cyan")
+            shown.append(f"{indent}   {example.origin}, example {example.index}\n", "dim")
+            shown.append_text(_render_tokens(segment.tokens, markers=markers))
+    tokens = [token for example in examples for token in example.tokens]
+    return shown.append_text(_build_legend(tokens, markers=markers))
+
+
+def build_inspect_page(
+    examples: Sequence[InspectedExample], out: Path, *, batch: int | None = None
+) -> Path:
+    """Write examples as one self-contained HTML page that can be searched.
+
+    The search is also taken from the address: ``page.html#q=word&in=trained``.
 
     Args:
         examples: To show, from top to bottom.
         out: File to write.
+        batch: Number of the planned batch that they are; its segments are then told apart.
 
     Returns:
         ``out``.
@@ -199,9 +201,13 @@ def build_inspect_page(examples: Sequence[InspectedExample], out: Path) -> Path:
     Raises:
         PosttrainError: The place cannot be written.
     """
+    tokens = [token for example in examples for token in example.tokens]
     values = {
         "examples": examples,
-        "tokens": sum(len(example.tokens) for example in examples),
-        "trained": sum(example.trained_tokens for example in examples),
+        "batch": batch,
+        "segments": [s for example in examples for s in example.segments],
+        "tokens": len(tokens),
+        "trained": sum(token.trained for token in tokens),
+        "weights": sorted({token.weight for token in tokens} - {0.0, 1.0}),
     }
     return write_page(out, "inspect.html.jinja", values, script="inspect.js.jinja")

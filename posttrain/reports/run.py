@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from posttrain.logs import format_duration
-from posttrain.reports import accounting, figures, formatting, summary
+from posttrain.reports import accounting, data, figures, formatting, summary
 from posttrain.reports.folders import Row, RunFolder, load_run
 from posttrain.reports.pages import write_page
 from posttrain.reports.training import build_training
@@ -48,7 +48,7 @@ def build_run_report(run: Path) -> Path:
     found = load_run(run)
     outcomes = summary.collect_outcomes(found)
     files, more_files = accounting.list_files(found.path, REPORT_NAME)
-    views = [accounting.build_data_view(stage) for stage in found.training_stages]
+    views = [data.build_data_view(stage) for stage in found.training_stages]
     lineages = [(s.name, s.lineage) for s in found.stages if s.lineage]
     if found.lineage:
         lineages.insert(0, ("run", found.lineage))

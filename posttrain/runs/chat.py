@@ -17,9 +17,11 @@ def chat_with(config: ChatConfig) -> None:
     Raises:
         PosttrainError: The model cannot be loaded or has no chat template.
     """
+    import torch
     from transformers import TextStreamer
 
     from posttrain.data.templates import ChatRenderer
+    from posttrain.data.tokens import encode_rendered
     from posttrain.generation.greedy import find_end_ids
     from posttrain.models.load import load_model, load_tokenizer
     from posttrain.runtime import set_seed
@@ -38,11 +40,11 @@ def chat_with(config: ChatConfig) -> None:
     while turn := _read_turn():
         messages.append({"role": "user", "content": turn})
         text = renderer.render(messages, prompt=True)
-        inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        prompt = torch.tensor([encode_rendered(text, tokenizer)])
         sampling = {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
         output = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
             max_new_tokens=config.max_new_tokens,
             do_sample=config.temperature > 0,
             **(sampling if config.temperature > 0 else dict.fromkeys(sampling)),
@@ -50,7 +52,7 @@ def chat_with(config: ChatConfig) -> None:
             pad_token_id=tokenizer.pad_token_id,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
         )
-        written = output[0, inputs["input_ids"].shape[1] :]
+        written = output[0, prompt.shape[1] :]
         answer = tokenizer.decode(written, skip_special_tokens=True)
         messages.append({"role": "assistant", "content": answer})
 

@@ -224,17 +224,16 @@ def _open_writer(
 
 
 def _write_freely(settings: ItemWriting, model: Any, tokenizer: Any, order: _Order) -> str:
-    from posttrain.data.records import Chat
     from posttrain.data.templates import ChatRenderer
+    from posttrain.data.tokens import encode_rendered
     from posttrain.generation.sampling import SamplingOptions, stream_completion
     from posttrain.items import build_item_messages
 
     renderer = ChatRenderer(tokenizer)
     messages = build_item_messages(order.request)
-    renderer.check_texts(Chat(messages=tuple(messages)))
-    prompt = tokenizer(renderer.render(messages, prompt=True), add_special_tokens=False)
+    prompt = encode_rendered(renderer.render(messages, prompt=True), tokenizer)
     options = SamplingOptions(
         settings.max_new_tokens, temperature=settings.temperature, seed=order.seed
     )
-    deltas = stream_completion(model, tokenizer, prompt["input_ids"], options)
+    deltas = stream_completion(model, tokenizer, prompt, options)
     return "".join(delta.text for delta in deltas)

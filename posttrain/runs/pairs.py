@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from posttrain.config.model import ModelConfig
 from posttrain.config.pairs import PairMaking, PairsConfig
-from posttrain.data.readers import check_file
+from posttrain.data.sources import check_source
 from posttrain.errors import ConfigError, DataError, InterruptedRunError
 from posttrain.files import (
     digest_json,
@@ -59,7 +59,7 @@ def make_pairs(config: PairsConfig, command: str) -> None:
     for source in config.data.sources:
         if source.path is None:
             raise ConfigError("data: the command takes files", hint="write data=FILE")
-        if check_file(source.path) == config.out:
+        if any(file.path == config.out for file in check_source(source)):
             raise ConfigError("out: is a file of the data", hint="give another out=FILE")
     if config.rewards.model_from:
         raise ConfigError(

@@ -1,20 +1,19 @@
-"""Prepare the data of a recipe's training stages, and show examples of them."""
+"""Prepare the data of a recipe's training stages, and show what the mask audit found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from posttrain.config.data import SampleDataStage
 from posttrain.config.recipe import Recipe, stage_sources
 from posttrain.config.train import TrainingStage
+from posttrain.data.audit import AuditCheck, check_audit
 from posttrain.data.prepare import PreparedData, prepare_data
-from posttrain.errors import ConfigError, DataError
+from posttrain.errors import ConfigError, InterruptedRunError
 from posttrain.logs import say, show
 from posttrain.models.load import load_tokenizer
+from posttrain.reports.data import build_data_report, render_audit
 from posttrain.runs.folder import run_folder
 from posttrain.runs.kinds.sample_data import sample_file
 from posttrain.runs.progress import Progress, settle_sources
@@ -22,19 +21,30 @@ from posttrain.runs.run import run_recipe
 from posttrain.training.data import describe_data
 
 
-def prepare_recipe(recipe: Recipe) -> None:
+def prepare_recipe(recipe: Recipe, command: str) -> None:
     """Prepare the data of every training stage and say what became of each row.
+
+    Args:
+        recipe: With a training stage.
+        command: What to type to go on after an interruption.
 
     Raises:
         PosttrainError: Unusable data, tokenizer or template; no training stage.
+        InterruptedRunError: Ctrl-C or SIGTERM; data sets that are finished are kept.
     """
     say(f"tokenizer and template: {recipe.model.tokenizer or recipe.model.path}")
-    for stage, data, _ in prepare_stages(recipe):
-        if isinstance(data, str):
-            show(f"{stage.name}: {data}")
-            continue
-        describe_data(data)
-        show(f"{stage.name}: prepared in {data.folder}")
+    try:
+        for stage, data, _ in prepare_stages(recipe):
+            if isinstance(data, str):
+                show(f"{stage.name}: {data}")
+                continue
+            describe_data(data)
+            show(f"{stage.name}: prepared in {data.folder}")
+            show(f"{stage.name}: report {build_data_report(data.folder, stage.name)}")
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "interrupted; finished data sets are kept", hint=f"go on with: {command}"
+        ) from None
 
 
 def prepare_stages(recipe: Recipe) -> Iterator[tuple[Any, PreparedData | str, Any]]:
@@ -69,31 +79,17 @@ def prepare_stages(recipe: Recipe) -> Iterator[tuple[Any, PreparedData | str, An
         yield settled, prepare_data(settled.data, tokenizer), tokenizer
 
 
-def inspect_recipe(recipe: Recipe, *, first: int, count: int, page: Path | None) -> None:
-    """Show examples of the first training stage token by token.
-
-    Args:
-        recipe: With a training stage.
-        first: First example, from 0.
-        count: How many.
-        page: HTML file to write, instead of the terminal.
+def audit_recipe(recipe: Recipe) -> None:
+    """Prepare the data of every training stage and show what the mask audit found.
 
     Raises:
-        DataError: There are fewer examples.
+        DataError: A check failed; every check has been told before.
     """
-    from posttrain.reports.inspect import build_inspect_page, collect_examples, render_example
-
-    _, data, tokenizer = next(prepare_stages(recipe))
-    if isinstance(data, str):
-        raise DataError(f"recipe `{recipe.name}`: {data}", hint="run the recipe first")
-    if first >= len(data.train):
-        raise DataError(f"no example {first}", hint=f"there are {len(data.train)}, from 0")
-    indices = range(first, min(first + count, len(data.train)))
-    inspected = collect_examples(data.train, tokenizer, indices)
-    if page:
-        say(f"page: {build_inspect_page(inspected, page)}")
-        return
-    console = Console(soft_wrap=True, highlight=False)
-    for example in inspected:
-        console.print(example.header, style="bold", markup=False)
-        console.print(render_example(example.tokens))
+    for stage, data, _ in prepare_stages(recipe):
+        if isinstance(data, str):
+            show(f"{stage.name}: {data}")
+            continue
+        checks = [AuditCheck(**check) for check in data.report["audit"]]
+        show(f"{stage.name}: {len(data.train):,} training examples, {data.folder}")
+        show(render_audit(checks))
+        check_audit(checks)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from posttrain import __version__
-from posttrain.config.data import SourceConfig
+from posttrain.config.data import DataConfig, SourceConfig
+from posttrain.config.evaluation import ItemsTask
 from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import (
     CHAIN_STAGES,
@@ -19,9 +20,10 @@ from posttrain.config.recipe import (
     replace_sources,
     stage_sources,
 )
-from posttrain.data.readers import check_file
+from posttrain.data.sources import check_source
 from posttrain.errors import ConfigError
 from posttrain.files import digest_file, digest_json
+from posttrain.models.prefix_templates import find_template
 from posttrain.runtime import find_package_versions
 
 
@@ -55,8 +57,10 @@ class Progress:
     def model_basis(self) -> dict[str, Any]:
         """What the recipe's own model is: settings, and the bytes of local files."""
         basis = self.recipe.model.model_dump(mode="json")
-        for key in ("path", "tokenizer", "chat_template"):
+        for key in ("path", "tokenizer"):
             basis[key] = digest_place(basis[key])
+        if given := self.recipe.model.chat_template:
+            basis["chat_template"] = digest_place(str(find_template(given)))
         return basis
 
     def model_for(self, stage: Stage) -> ModelConfig:
@@ -136,6 +140,9 @@ def digest_place(place: str | None) -> Any:
 def settle_sources(stage: Stage, progress: Progress) -> Stage:
     """Replace every ``from_stage`` by the file that the stage has made.
 
+    Where training rows are to be searched for evaluation problems and the recipe does not say
+    which, the sets of its own evaluate stages are named.
+
     Raises:
         ConfigError: That stage has not been run.
     """
@@ -152,7 +159,28 @@ def settle_sources(stage: Stage, progress: Progress) -> Stage:
             )
         return source.model_copy(update={"path": path, "from_stage": None})
 
-    return replace_sources(stage, settle)
+    settled = replace_sources(stage, settle)
+    data = getattr(settled, "data", None)
+    if not isinstance(data, DataConfig) or not data.contamination or data.contamination.against:
+        return settled
+    against = tuple(_evaluation_sets(progress))
+    contamination = data.contamination.model_copy(update={"against": against})
+    data = data.model_copy(update={"contamination": contamination})
+    return settled.model_copy(update={"data": data})
+
+
+def _evaluation_sets(progress: Progress) -> Iterator[SourceConfig]:
+    """Yield each file of problems of the recipe's evaluate stages that is there."""
+    seen = set()
+    for stage in progress.recipe.stages:
+        for task in getattr(stage, "tasks", ()):
+            source = getattr(task, "data", None)
+            if not isinstance(source, SourceConfig) or isinstance(task, ItemsTask):
+                continue
+            path = progress.files.get(source.from_stage) if source.from_stage else source.path
+            if path is not None and path.exists() and path not in seen:
+                seen.add(path)
+                yield source.model_copy(update={"path": path, "from_stage": None})
 
 
 # How often a run speaks and saves changes no weight, and a run that is resumed with another rhythm
@@ -170,12 +198,15 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     Raises:
         DataError: A source file does not exist.
     """
+    stage = _without_reports(stage)
     settings = _without_places(stage.model_dump(mode="json", exclude=_WITHOUT_EFFECT))
     basis: dict[str, Any] = {"version": __version__, "stage": settings}
     if stage.stage == "sample-data":
         return digest_json(basis)
     recipe = progress.recipe
-    basis["files"] = [_digest_source(source) for source in stage_sources(stage)]
+    basis["files"] = [
+        digest for source in stage_sources(stage) for digest in _digest_source(source)
+    ]
     basis["model"] = progress.model_basis
     parent = progress.parent_of(stage)
     basis["from"] = progress.made_by(parent, stage).digest if parent else "base"
@@ -197,6 +228,20 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     return digest_json(basis)
 
 
+def _without_reports(stage: Stage) -> Stage:
+    """Drop from a stage's data what changes no example: a search that only reports, and speed.
+
+    An evaluation stage that is added to a recipe must not have its models trained again.
+    """
+    data = getattr(stage, "data", None)
+    if not isinstance(data, DataConfig):
+        return stage
+    update: dict[str, Any] = {"workers": "auto"}
+    if data.contamination and data.contamination.action == "report":
+        update["contamination"] = None
+    return stage.model_copy(update={"data": data.model_copy(update=update)})
+
+
 def _without_places(value: Any) -> Any:
     """Drop the paths of sources, wherever they are; their contents are digested instead."""
     if isinstance(value, dict):
@@ -204,10 +249,15 @@ def _without_places(value: Any) -> Any:
     return [_without_places(item) for item in value] if isinstance(value, list) else value
 
 
-def _digest_source(source: SourceConfig) -> tuple[str, str]:
-    """Name and sha256; the name is part of the problems' ids, and its ending of how it is read."""
-    assert source.path is not None
-    return source.path.name, digest_file(check_file(source.path))
+def _digest_source(source: SourceConfig) -> Iterator[tuple[Any, ...]]:
+    """Name and sha256 of each file, and what a registry says of it.
+
+    The name is part of the problems' ids, and its ending of how it is read.
+    """
+    for file in check_source(source):
+        assert file.path is not None
+        said = (file.format, file.columns, file.turns, file.limit) if source.dataset else ()
+        yield file.path.name, digest_file(file.path), *said
 
 
 def check_sources(stage: Stage) -> None:
@@ -217,5 +267,4 @@ def check_sources(stage: Stage) -> None:
         DataError: A file does not exist or may not be read.
     """
     for source in stage_sources(stage):
-        if source.path is not None:
-            check_file(source.path)
+        check_source(source)

@@ -8,7 +8,7 @@ from typing import Any
 from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import stage_sources
 from posttrain.config.vocabulary import ExtendTokenizerConfig
-from posttrain.data.readers import check_file
+from posttrain.data.sources import check_source
 from posttrain.errors import ConfigError
 from posttrain.logs import say, show
 from posttrain.reports.terminal import build_table, to_text
@@ -28,7 +28,7 @@ def extend_model(config: ExtendTokenizerConfig) -> Path:
 
     for source in stage_sources(config):
         if source.path is not None:
-            check_file(source.path)
+            check_source(source)
     model = ModelConfig(
         path=find_latest_model(config.model),
         tokenizer=config.tokenizer,

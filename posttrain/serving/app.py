@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from posttrain.config.serving import ServeConfig
-from posttrain.data.records import Chat, RowError
+from posttrain.data.records import RowError
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import encode_rendered
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.generation.items import WrittenItem, stream_item
 from posttrain.generation.sampling import Delta, find_context, stream_completion
@@ -107,12 +108,10 @@ class ServedModel:
         if self._renderer is None:
             raise ApiError(400, "this model has no chat template; use /v1/completions")
         try:
-            # In a chat, a special token is somebody's text that would pass as a turn of its own.
-            self._renderer.check_texts(Chat(messages=tuple(messages)))
-            text = self._renderer.render(messages, prompt=True)
+            # In a chat, a special token is somebody's text: it must not pass as a turn of its own.
+            return encode_rendered(self._renderer.render(messages, prompt=True), self._tokenizer)
         except RowError as error:
             raise _explain(error, param="messages") from error
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _check_room(self, prompt_tokens: int, wanted: int | None) -> int:
         """Tokens that may be written."""

@@ -78,13 +78,14 @@ def build_schedule(
         seed=seed,
         epochs=None if stage.steps else stage.epochs,
         batches=stage.steps * per_step if stage.steps else None,
+        draw=store.epoch,
     )
     trained = np.add.reduceat(store.weights != 0, store.offsets[:-1], dtype=np.int64)
     return Schedule(
         batches,
         np.array([lengths[batch].sum() for batch in batches]),
         np.array([trained[batch].sum() for batch in batches]),
-        len(store),
+        len(store.epoch(0)),
         per_step,
     )
 

@@ -41,6 +41,7 @@ def describe_data(data: PreparedData) -> None:
         _say_rows(report, rejected)
     for reason, count in report["rejects"].items():
         say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
+    _say_shares(report)
     if contamination := report["contamination"]:
         say(
             f"contamination: {contamination['matched_rows']:,} of "
@@ -57,6 +58,19 @@ def describe_data(data: PreparedData) -> None:
         say(
             f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
             f"{check['checked']:,} pass"
+        )
+
+
+def _say_shares(report: dict[str, Any]) -> None:
+    """Say what was shortened, and how often each source is seen."""
+    overlong = {name: count for name, count in report["overlong"].items() if count}
+    if overlong:
+        shown = ", ".join(f"{count:,} {name}" for name, count in overlong.items())
+        say(f"data:   too long, and not rejected: {shown}")
+    for source in report["mixture"] or ():
+        say(
+            f"mixture: {source['path']}: {source['draws']:,} of {source['examples']:,} examples "
+            f"an epoch ({source['passes']:.2f} passes)"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.data.prepare import PreparedData
@@ -72,4 +72,4 @@ def train_offline(
 def plan_once(job: TrainingJob, store: ExampleStore) -> list[Any]:
     """Plan batches that hold every example once, in an order of their own."""
     once = job.stage.model_copy(update={"epochs": 1.0, "steps": None})
-    return build_schedule(store, once, seed=0).batches
+    return build_schedule(replace(store, mixture=None), once, seed=0).batches

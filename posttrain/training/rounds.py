@@ -77,7 +77,7 @@ class Rounds:
         """Tokens, completion tokens, and passes over the prompts after a number of steps."""
         tokens, trained = self._counts[steps - 1] if steps else (0, 0)
         seen = steps / self.steps_per_round * self.stage.prompts_per_rollout
-        return tokens, trained, seen / len(self.prompts)
+        return tokens, trained, seen / len(self.prompts.epoch(0))
 
     def save(self, folder: Path) -> None:
         """Keep the counts with a checkpoint."""
@@ -112,10 +112,10 @@ class Rounds:
 
     def choose_prompts(self, number: int) -> list[int]:
         """Examples of a round: slices of an endless row of shuffled passes."""
-        count, size = self.stage.prompts_per_rollout, len(self.prompts)
+        count, size = self.stage.prompts_per_rollout, len(self.prompts.epoch(0))
         places = range(number * count, (number + 1) * count)
         orders = {
-            turn: np.random.default_rng((self.seed, turn)).permutation(size)
+            turn: np.random.default_rng((self.seed, turn)).permutation(self.prompts.epoch(turn))
             for turn in {place // size for place in places}
         }
         return [int(orders[place // size][place % size]) for place in places]

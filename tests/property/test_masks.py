@@ -1,5 +1,6 @@
-"""Masks by construction, over random conversations and real templates."""
+"""Masks by construction, over random conversations and all templates."""
 
+import copy
 import json
 import re
 from functools import cache
@@ -9,165 +10,352 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posttrain.data.audit import audit_examples, check_audit
 from posttrain.data.encode import EncodeOptions, Example, encode_prompt, encode_records
 from posttrain.data.formats.messages import convert_messages
-from posttrain.data.records import Origin, Record
-from posttrain.data.templates import ChatRenderer
+from posttrain.data.records import Origin, Record, RowError
+from posttrain.data.templates import ChatRenderer, unshield
+from posttrain.data.tokens import stock_codec
+from posttrain.grading.tool_calls import parse_tool_calls
+from posttrain.models.prefix_templates import read_template, shipped_templates
 
-TEMPLATES = [
-    "Qwen-Qwen3-0.6B",
-    "Qwen-Qwen2.5-7B-Instruct",
-    "Qwen3.5-4B",
-    "meta-llama-Llama-3.1-8B-Instruct",
-    "google-gemma-2-2b-it",
-    "microsoft-Phi-3.5-mini-instruct",
-    "mistralai-Mistral-Nemo-Instruct-2407",
-    "Mistral-Small-3.2-24B-Instruct-2506",
-    "deepseek-ai-DeepSeek-V3.1",
-    "HuggingFaceTB-SmolLM3-3B",
-    "openai-gpt-oss-120b",
-    "olmo",
-    "tulu",
+# Small templates of our own, each with habits of real ones that are hard to train with.
+START, ASSISTANT = "<|im_start|>{{ m.role }}\n", "<|im_start|>assistant\n"
+PROMPT = "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+OWN = {
+    # Drops the thinking of earlier turns and writes an empty one before the last, merges the
+    # results of calls into one user turn, and puts the tools into the system turn.
+    "thinking": (
+        "{% if tools %}<|im_start|>system\n{% if messages[0].role == 'system' %}"
+        "{{ messages[0].content + '\n\n' }}{% endif %}{% for t in tools %}{{ t | tojson }}\n"
+        "{% endfor %}<|im_end|>\n{% endif %}"
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% set c, r = m.content, m.reasoning_content or '' %}{% if '</think>' in c and not r %}"
+        "{% set r = c.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
+        "{% set c = c.split('</think>')[-1].lstrip('\n') %}{% endif %}" + ASSISTANT + ""
+        "{% if loop.index0 > ns.last and (r or loop.last) %}<think>\n{{ r }}\n</think>\n\n"
+        "{{ c.lstrip('\n') }}{% else %}{{ c }}{% endif %}"
+        "{% for t in m.tool_calls or [] %}{{ '\n' if c or not loop.first }}<tool_call>\n"
+        '{"name": "{{ t.function.name }}", "arguments": {{ t.function.arguments | tojson }}}\n'
+        "</tool_call>{% endfor %}<|im_end|>\n"
+        "{% elif m.role == 'tool' %}{% if loop.previtem.role != 'tool' %}<|im_start|>user"
+        "{% endif %}\n<tool_response>\n{{ m.content }}\n</tool_response>"
+        "{% if loop.last or loop.nextitem.role != 'tool' %}<|im_end|>\n{% endif %}"
+        "{% elif not (tools and loop.first and m.role == 'system') %}"
+        + START
+        + "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        + PROMPT
+    ),
+    # Strips every text; another end at the last turn; the user and the assistant must take turns.
+    "strips": (
+        "{% for m in messages %}{% if loop.previtem and m.role == loop.previtem.role %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}"
+        + START
+        + "{{ m.content | trim }}{% if loop.last and m.role == 'assistant' %}<|pad|>{% else %}"
+        "<|im_end|>\n{% endif %}{% endfor %}" + PROMPT
+    ),
+    # No system turn; its text is put before the first user's.
+    "merges": (
+        "{% set s = messages[0].content + '\n\n' if messages[0].role == 'system' else '' %}"
+        "{% for m in messages %}{% if m.role != 'system' %}"
+        + START
+        + "{% if m.role == 'user' and loop.index0 <= 1 %}{{ s + m.content }}{% else %}"
+        "{{ m.content }}{% endif %}<|im_end|>{% endif %}{% endfor %}" + PROMPT
+    ),
+    # A space between prompt and answer that the model has to write.
+    "spaced": (
+        "{% for m in messages %}{% if m.role == 'assistant' %}Answer: {{ m.content }}<|im_end|>"
+        "{% else %}{{ m.role }}: {{ m.content }}\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}Answer:{% endif %}"
+    ),
+    # Opens the thinking in the prompt and writes none.
+    "always_thinks": (
+        "{% for m in messages %}" + START + "{{ m.content.split('</think>')[-1] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}" + ASSISTANT + "<think>\n{% endif %}"
+    ),
+    # Ends turns only where the conversation goes on.
+    "goes_on": (
+        "{% for m in messages %}" + START + "{{ m.content }}"
+        "{% if not loop.last or add_generation_prompt %}<|im_end|>\n{% endif %}{% endfor %}"
+        + PROMPT
+    ),
+    "ends_nothing": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
+    "reverses": "{% for m in messages %}{{ m.content | reverse }}<|im_end|>{% endfor %}",
+}
+NEVER_TRAINED = {"ends_nothing", "reverses"}
+REASONS = re.compile(
+    "the template (refuses|drops|rewrites|ends no)|training prompt and inference prompt differ"
+)
+TOKENS = (
+    r"<[|｜][^|｜<>{}'\" ]+[|｜]>|<(?:start|end)_of_turn>|\[/?[A-Z_]+\]|</?s>"
+    r"|<reserved_\d+>|\[gMASK\]sop"
+)
+CI = settings(max_examples=30, deadline=None, derandomize=True)
+LONG = settings(max_examples=8, deadline=None, derandomize=True)
+
+ODD = [
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|pad|>",
+    "<|",
+    "|>",
+    "</s>",
+    "{{ x }}",
+    "{%",
+    "\\n",
+    '"',
+    "'",
 ]
-CALLING = ["Qwen-Qwen3-0.6B", "meta-llama-Llama-3.1-8B-Instruct", "deepseek-ai-DeepSeek-V3.1"]
-TOKENS = r"<[|｜][^|｜<>{}'\" ]+[|｜]>|<(?:start|end)_of_turn>|\[/?[A-Z_]+\]"
-BOUNDED = settings(max_examples=12, deadline=None)
-
 WORDS = st.text(
     st.characters(categories=["L", "N", "P", "Zs"], include_characters="\n", max_codepoint=0x9FFF),
-    min_size=1,
-    max_size=30,
-).filter(lambda text: text.strip() and not re.search(TOKENS, text))
-EXCHANGES = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3)
-NAMES = st.from_regex(r"[a-z]{3,8}_[a-z]{3,8}", fullmatch=True)
-ARGUMENTS = st.dictionaries(NAMES, st.integers(0, 99) | st.sampled_from(["sky", "海"]), max_size=2)
+    max_size=12,
+)
+TEXTS = st.lists(
+    WORDS | st.sampled_from([*ODD, "😀", "👩‍👩‍👧", "你好", " ", "\n\n", "<tool_response>"]),
+    max_size=4,
+).map("".join)
+FILLED = TEXTS.filter(lambda text: text.strip())
+VALUES = st.integers(0, 99) | TEXTS | st.lists(st.none() | st.booleans() | TEXTS, max_size=2)
+CALLS = st.fixed_dictionaries(
+    {"name": st.sampled_from(["look", "find_it"]), "arguments": st.dictionaries(FILLED, VALUES)}
+)
+THOUGHTS = WORDS.filter(lambda text: text.strip())
 
 
-@cache
-def tokenizer_for(folder: Path, template: str):
-    """The real Qwen3 tokenizer with a template and the special tokens that it writes."""
-    from transformers import AutoTokenizer
-
-    text = (folder / "chat_templates" / f"{template}.jinja").read_text(encoding="utf-8")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizers" / "qwen3")
-    tokens = sorted(set(re.findall(TOKENS, text)))
-    tokenizer.add_special_tokens({"additional_special_tokens": tokens})
-    if "eos_token" in text:
-        tokenizer.add_special_tokens({"eos_token": "</s>"})
-    if "bos_token" in text:
-        tokenizer.add_special_tokens({"bos_token": "<s>"})
-    tokenizer.chat_template = text
-    return tokenizer
+NUMBERS = re.compile(r"A\d+Z")
 
 
-def conversation(exchanges):
-    return [
-        {"role": role, "content": text}
-        for pair in exchanges
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
+@st.composite
+def conversations(draw):
+    """Messages and tools; every text has a mark that says whose it is."""
+    numbers = iter(range(100))
+
+    def mine(text):
+        mark = f"A{next(numbers)}Z"
+        return f"{mark}{text}" if draw(st.booleans()) else f"{text}{mark}"
+
+    tooled = draw(st.booleans())
+    messages = []
+    if draw(st.booleans()):
+        messages.append({"role": "system", "content": f"S{draw(TEXTS)}"})
+    for _ in range(draw(st.integers(1, 3))):
+        asked = draw(st.lists(TEXTS, min_size=1, max_size=draw(st.sampled_from([1, 1, 1, 2]))))
+        messages += [{"role": "user", "content": f"{text}U"} for text in asked]
+        if tooled and draw(st.booleans()):
+            calls = draw(st.lists(CALLS, min_size=1, max_size=2))
+            written = [
+                {"id": f"call{n:05d}", "type": "function", "function": call}
+                for n, call in enumerate(calls)
+            ]
+            content = draw(st.sampled_from([None, "", "\n"]) | TEXTS.map(mine))
+            messages.append({"role": "assistant", "content": content, "tool_calls": written})
+            messages += [
+                {"role": "tool", "content": f"T{draw(TEXTS)}", "tool_call_id": call["id"]}
+                for call in written
+            ]
+        messages.append({"role": "assistant", "content": mine(draw(TEXTS))})
+        thought = f"R{draw(THOUGHTS)}" if draw(st.integers(0, 4)) == 0 else None
+        if thought and draw(st.booleans()):
+            messages[-1]["reasoning_content"] = thought
+        elif thought:
+            content = messages[-1]["content"]
+            messages[-1]["content"] = f"<think>\n{thought}\n</think>\n\n{content}"
+    return messages, [declare(n, draw(TEXTS)) for n in ("look", "find_it")] if tooled else []
 
 
-def encode(tokenizer, messages, *, last_only=False, tools=()):
-    row = {"messages": messages, "tools": list(tools)}
-    record = Record(convert_messages(row), Origin("rows.jsonl", 1))
-    options = EncodeOptions(max_tokens=10**6, last_only=last_only)
-    (item,) = encode_records([record], ChatRenderer(tokenizer), options)
-    assert isinstance(item, Example), item
-    return item
+def declare(name, description):
+    parameters = {"type": "object", "properties": {}}
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function}
 
 
-def runs(example, tokenizer):
-    """Decoded runs of trained tokens."""
-    found, current = [], []
-    for token, trained in zip(example.token_ids.tolist(), example.trained, strict=True):
-        if trained:
-            current.append(token)
-        elif current:
-            found.append(tokenizer.decode(current))
-            current = []
-    return [*found, *([tokenizer.decode(current)] if current else [])]
+class Subject:
+    """A tokenizer with a template, and what is made of both."""
+
+    def __init__(self, tokenizer, template):
+        self.tokenizer = copy.deepcopy(tokenizer)
+        own = set(tokenizer.get_vocab())
+        found = sorted(set(re.findall(TOKENS, template)) - own)
+        if "eos_token" in template or "</s>" in found:
+            self.tokenizer.add_special_tokens({"eos_token": "</s>"})
+        if "bos_token" in template:
+            self.tokenizer.add_special_tokens({"bos_token": "<s>"})
+        self.tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *found]})
+        self.tokenizer.chat_template = template
+        self.renderer = ChatRenderer(self.tokenizer)
+        self.codec = stock_codec(self.tokenizer)
+        self.special = {
+            t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special
+        }
+        self.special_ids = {self.tokenizer.convert_tokens_to_ids(t) for t in self.special}
+
+    def encode(self, messages, tools, train_on):
+        """The example of a row, or why there is none; skeletons and marks agree."""
+        content = convert_messages({"messages": messages, "tools": tools})
+        record = Record(content, Origin("rows.jsonl", 1))
+        options = EncodeOptions(10**6, train_on)
+        (item,) = encode_records([record], self.renderer, self.codec, options)
+        if isinstance(item, Example):
+            self.compare(item.record.content, train_on)
+            return item
+        return f"{item.reason}: {item.detail}"
+
+    def compare(self, chat, train_on):
+        pieces = self.renderer.split_trained(chat, train_on)
+        try:
+            assert self.renderer.split_by_marks(chat, train_on) == pieces
+        except RowError:  # marks disturb some templates
+            plain = self.renderer.render(chat.messages, chat.tools, prompt=False)
+            assert "".join(piece.text for piece in pieces) == plain
+
+    def read(self, text):
+        """What is left of a text after encoding, space aside; some tokenizers normalize."""
+        return squeeze(self.tokenizer.decode(self.codec.encode(text)))
+
+    def runs(self, example):
+        """Trained tokens in a row, as text."""
+        found, before = [], False
+        for token, trained in zip(example.token_ids.tolist(), example.trained, strict=True):
+            if trained:
+                found[len(found) - before :] = [[*(found[-1] if before else []), token]]
+            before = bool(trained)
+        return [self.tokenizer.decode(run) for run in found]
 
 
 def squeeze(text):
     return "".join(text.split())
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_exactly_the_assistants_words_and_end_tokens_are_trained(shared_data, template):
-    tokenizer = tokenizer_for(shared_data, template)
-    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-
-    @BOUNDED
-    @given(EXCHANGES, st.booleans())
-    def check(exchanges, last_only):
-        messages = conversation(exchanges)
-        example = encode(tokenizer, messages, last_only=last_only)
-        answers = [answer for _, answer in exchanges][-1 if last_only else 0 :]
-        trained = runs(example, tokenizer)
-
-        assert len(trained) == len(answers)
-        for text, answer in zip(trained, answers, strict=True):
-            end = next(token for token in special if text.endswith(token))
-            words = squeeze(text.removesuffix(end))
-            # Qwen3 writes an empty thinking before the last answer, gpt-oss the channel's name.
-            header = re.escape(squeeze("<|channel|>final<|message|>")) + "|<think></think>|</think>"
-            assert re.fullmatch(
-                f"({header})?" + re.escape(squeeze(tokenizer_text(tokenizer, answer))), words
-            )
-        text = ChatRenderer(tokenizer).render(messages, prompt=False)
-        assert tokenizer.decode(example.token_ids.tolist()) == tokenizer_text(tokenizer, text)
-
-    check()
+def trained_turns(chat, train_on):
+    turns = [m for m in chat.messages if m["role"] == "assistant"]
+    if train_on == "last_assistant":
+        return turns[-1:]
+    if train_on == "completion":
+        last = max(i for i, m in enumerate(chat.messages) if m["role"] == "user")
+        return [m for m in chat.messages[last:] if m["role"] == "assistant"]
+    return turns
 
 
-def tokenizer_text(tokenizer, text):
-    """What is left of a text after encoding; Qwen's normalizes Unicode."""
-    return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"])
+def parse_completion(text, special):
+    """Content, thinking and calls of what a model wrote, its end token included."""
+    end = next(token for token in special if text.endswith(token))
+    text = text.removesuffix(end)
+    thinking = ""
+    if "<|channel|>" in text:  # gpt-oss: a turn of several messages, each with its channel
+        *before, text = text.split("<|message|>")
+        thinking = before[1].partition("<|end|>")[0] if len(before) > 1 else ""
+    if "</think>" in text:
+        thinking, _, text = text.rpartition("</think>")
+    return text, thinking.strip().removeprefix("<think>"), parse_tool_calls(text).calls
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_prompt_is_that_of_inference_and_the_audit_agrees(shared_data, template):
-    tokenizer = tokenizer_for(shared_data, template)
-
-    @BOUNDED
-    @given(EXCHANGES)
-    def check(exchanges):
-        example = encode(tokenizer, conversation(exchanges))
-        prompt = encode_prompt(example.record, ChatRenderer(tokenizer))
-
-        assert example.token_ids[: len(prompt)].tolist() == prompt
-        assert example.trained[len(prompt)]
-        check_audit(audit_examples([example], tokenizer))
-
-    check()
-
-
-@pytest.mark.parametrize("template", CALLING)
-def test_tool_call_is_trained_whole_and_its_result_not_at_all(shared_data, template):
-    tokenizer = tokenizer_for(shared_data, template)
-
-    @BOUNDED
-    @given(NAMES, ARGUMENTS, WORDS, WORDS)
-    def check(name, arguments, result, answer):
-        result, answer = f"RESULT{result}", f"ANSWER{answer}"
-        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
-        tool = {"type": "function", "function": {"name": name, "parameters": {}}}
-        messages = [
-            {"role": "user", "content": "Go."},
-            {"role": "assistant", "content": None, "tool_calls": [call]},
-            {"role": "tool", "content": result},
-            {"role": "assistant", "content": answer},
+def check_turn(subject, text, message, *, tagged):
+    """A trained turn is the message: its words, its thinking, its calls, its end, nothing else."""
+    content = unmarked = str(message["content"] or "")
+    thought = str(message.get("reasoning_content") or "")
+    if content.startswith("<think>"):
+        thought, _, content = content.removeprefix("<think>").partition("</think>")
+    written, thinking, calls = parse_completion(text, subject.special)
+    expected = subject.read(content)
+    assert NUMBERS.findall(text) == NUMBERS.findall(unmarked)
+    if not message.get("tool_calls"):
+        assert squeeze(written) == expected
+        assert squeeze(thinking) == subject.read(thought)
+    else:
+        assert squeeze(written).startswith(expected)
+    if tagged and message.get("tool_calls"):
+        assert [(c.name, json.dumps(c.arguments)) for c in calls] == [
+            (c["function"]["name"], json.dumps(c["function"]["arguments"]))
+            for c in message["tool_calls"]
         ]
 
-        example = encode(tokenizer, messages, tools=[tool])
-        first, second = runs(example, tokenizer)
 
-        assert name in first
-        assert squeeze(json.dumps(arguments, ensure_ascii=False)) in squeeze(first)
-        assert "RESULT" not in first + second
-        assert "ANSWER" in second
-        assert "ANSWER" not in first
+def check_row(subject, row, train_on, *, tagged):
+    """Everything that must hold of a row's example; False where the row was refused."""
+    example = subject.encode(*row, train_on)
+    if isinstance(example, str):
+        assert REASONS.match(example), example
+        return False
+    chat = example.record.content
+    pieces = subject.renderer.split_trained(chat, train_on)
+    prompt = encode_prompt(chat, subject.renderer, subject.codec)
+    ids = example.token_ids.tolist()
+    assert ids[: len(prompt)] == prompt
+    assert example.trained[len(prompt)]
+    # What users and tools wrote is text: the template alone writes special tokens.
+    text = "".join(piece.text for piece in pieces)
+    specials = sum(token in subject.special_ids for token in ids)
+    assert specials == len(subject.renderer.special.findall(text))
+    assert squeeze(subject.tokenizer.decode(ids)) == subject.read(unshield(text))
+    if train_on == "everything":
+        assert example.trained.tolist() == [False] + [True] * (len(ids) - 1)
+        return True
+    runs = subject.runs(example)
+    for run, message in zip(runs, trained_turns(chat, train_on), strict=True):
+        check_turn(subject, run, message, tagged=tagged)
+    return True
+
+
+def check_many(subject, limits, *, tagged=False):
+    used = []
+
+    @limits
+    @given(
+        conversations(),
+        st.sampled_from(["all_assistant", "last_assistant", "completion", "everything"]),
+    )
+    def check(row, train_on):
+        used.append(check_row(subject, row, train_on, tagged=tagged))
 
     check()
+    assert not subject.renderer.counts["wrong"]
+    return any(used)
+
+
+@cache
+def template_text(name):
+    return OWN.get(name) or read_template(Path(name))
+
+
+@pytest.mark.parametrize("name", ["builtin", *OWN, *shipped_templates()])
+def test_masks_of_our_own_templates(tiny_tokenizer, name):
+    text = tiny_tokenizer.chat_template if name == "builtin" else template_text(name)
+    subject = Subject(tiny_tokenizer, text)
+
+    used = check_many(subject, CI, tagged=name == "thinking")
+
+    assert used == (name not in NEVER_TRAINED)
+
+
+TAGGED = r'<tool_call>\n{"name": '
+"""What templates write whose calls are JSON in tags."""
+REFUSED = {
+    "GLM-4.6",
+    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
+    "Qwen-QwQ-32B",
+    "chatglm3-6b",
+    "deepseek-ai-DeepSeek-V3.2",
+    "llamacpp_chatglm3",
+    "llamacpp_chatglm4",
+    "vllm_template_baichuan",
+    "vllm_template_chatglm",
+}
+
+
+@cache
+def qwen_tokenizer(folder):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder / "tokenizers" / "qwen3")
+
+
+def test_masks_of_all_real_templates(shared_data):
+    refused = set()
+    for path in sorted((shared_data / "chat_templates").rglob("*.jinja")):
+        text = path.read_text(encoding="utf-8")
+        subject = Subject(qwen_tokenizer(shared_data), text)
+        if not check_many(subject, LONG, tagged=TAGGED in text):
+            refused.add(path.stem)
+
+    assert refused == REFUSED

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from posttrain.data.encode import Example
 from posttrain.data.pack import plan_batches
 from posttrain.data.records import Chat, Origin, Record
-from posttrain.data.store import load_store, save_store
+from posttrain.data.store import gather_blocks, load_store, save_store
 from posttrain.layout import NO_PARENT, Segment, build_batch
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -86,7 +86,7 @@ def example_of(row, number):
     return Example(
         Record(Chat(()), Origin(f"{number % 3}.json", number)),
         np.array(token_ids, dtype=np.int32),
-        np.array(trained) & (np.arange(len(trained)) > 0),
+        (np.array(trained) & (np.arange(len(trained)) > 0)).astype(np.float32),
         retokenized=False,
     )
 
@@ -103,7 +103,8 @@ def example_of(row, number):
 def test_examples_survive_store_plan_and_batch(tmp_path_factory, rows, seed):
     examples = [example_of(row, number) for number, row in enumerate(rows)]
     folder = tmp_path_factory.mktemp("store") / "train"
-    save_store(folder, examples)
+    files = {f"{n}.json": n for n in range(3)}
+    save_store(folder, gather_blocks(examples, files), list(files))
     store = load_store(folder)
     found = {}
     for indices in plan_batches(store.lengths, batch_tokens=24, seed=seed, epochs=1):

@@ -5,12 +5,15 @@ status are the process's own. Only the seconds that every start spends on import
 """
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 PRELOADED = [
@@ -18,6 +21,7 @@ PRELOADED = [
     "posttrain.runs.finish",
     "posttrain.runs.kinds",
     "posttrain.runs.plan",
+    "posttrain.runs.prepare",
     "posttrain.training.mlm",
     "posttrain.training.online",
     "posttrain.training.preference",
@@ -34,18 +38,69 @@ def run_forked(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``posttrain`` with arguments; see ``subprocess.run`` for what comes back."""
     with tempfile.TemporaryDirectory() as place:
-        streams = [Path(place) / name for name in ("stdin", "stdout", "stderr")]
-        streams[0].write_text(stdin)
-        process = _context.Process(target=_start, args=(arguments, folder, environment, streams))
-        _launch(process, environment)
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(arguments, timeout, *_read(streams))
-        code = process.exitcode
-        process.close()
-        return subprocess.CompletedProcess(arguments, code or 0, *_read(streams))
+        forked = Forked(arguments, Path(place), folder=folder, environment=environment, stdin=stdin)
+        return forked.wait(timeout)
+
+
+class Forked:
+    """``posttrain`` with arguments, begun.
+
+    Args:
+        arguments: Of the command line.
+        place: Empty folder for its streams.
+        folder: It works in.
+        environment: All of it.
+        stdin: What it can read.
+        before: Called in the process before all else; a function of a module, or its ``partial``.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        place: Path,
+        *,
+        folder: Path,
+        environment: dict[str, str],
+        stdin: str = "",
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        self._arguments = arguments
+        self._streams = [place / name for name in ("stdin", "stdout", "stderr")]
+        self._streams[0].write_text(stdin)
+        started = (arguments, folder, environment, self._streams, before)
+        self._process = _context.Process(target=_start, args=started)
+        _launch(self._process, environment)
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.is_alive()
+
+    def end(self) -> None:
+        """Kill it where it still runs."""
+        with contextlib.suppress(ValueError):  # its end has been waited for
+            self._process.kill()
+            self._process.join()
+
+    def wait_for(self, text: str, timeout: float = 60) -> None:
+        """Wait until it has said something."""
+        deadline = time.monotonic() + timeout
+        while text not in _read(self._streams)[1]:
+            assert self.is_alive(), f"it has ended and not said: {text}"
+            assert time.monotonic() < deadline, f"it has not said: {text}"
+            time.sleep(0.01)
+
+    def wait(self, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Wait for its end; it is killed where that takes too long."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+            raise subprocess.TimeoutExpired(self._arguments, timeout, *_read(self._streams))
+        code = self._process.exitcode
+        self._process.close()
+        return subprocess.CompletedProcess(self._arguments, code or 0, *_read(self._streams))
 
 
 def _launch(process: multiprocessing.Process, environment: dict[str, str]) -> None:
@@ -64,7 +119,11 @@ def _read(streams: list[Path]) -> list[str]:
 
 
 def _start(
-    arguments: list[str], folder: Path, environment: dict[str, str], streams: list[Path]
+    arguments: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    streams: list[Path],
+    before: Callable[[], None] | None,
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
@@ -74,6 +133,9 @@ def _start(
         os.dup2(os.open(path, flags), number)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
     sys.argv = ["-c", *arguments]
+    os.setsid()
+    if before:
+        before()
     from posttrain.cli.app import main
 
     try:

@@ -61,17 +61,132 @@ def test_table_becomes_alpaca_with_its_columns_mapped(cli, tmp_path):
     assert not old_rejects.exists()
 
 
-def test_fields_that_are_left_out_are_counted(cli, tmp_path):
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "time": 3}]
-    rows = [{"messages": turns, "id": "7", "score": 0.5}, {"messages": turns, "score": None}]
+ASK, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+def test_other_fields_stay_as_they_are(cli, tmp_path):
+    more = {"id": 7, "score": 0.5, "tags": ["x"], "metadata": {"source": {"page": 3}}}
+    rows = [{"messages": [ASK, ANSWER], **more, "nothing": None}]
+    out = tmp_path / "out.jsonl"
+
+    result = cli("convert", write_rows(tmp_path / "in.jsonl", rows), f"out={out}", "to=alpaca")
+
+    assert result.returncode == 0, result.stderr
+    assert read_rows(out) == [{"instruction": "q", "input": "", "output": "a", **more}]
+
+
+def test_a_row_that_would_lose_something_is_a_reject_unless_losses_are_to_be_counted(cli, tmp_path):
+    rows = [
+        {"messages": [ASK, {**ANSWER, "reasoning": "r", "time": 3}], "system": ""},
+        {"messages": [ASK, ANSWER], "history": ["x"]},
+        {"messages": [ASK, ANSWER]},
+    ]
+    source, out = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+
+    strict = cli("convert", source, f"out={out}", "to=alpaca")
+
+    assert strict.returncode == 0, strict.stderr
+    assert "3 rows read, 1 written" in strict.stdout
+    rejects = read_rows(tmp_path / "out.rejects.jsonl")
+    assert [(reject["line"], reject["reason"], reject["detail"]) for reject in rejects] == [
+        (1, "alpaca has no place for reasoning",
+         "and messages[].time; lossy=count leaves it out"),
+        (2, "alpaca has no place for `history`", "lossy=count leaves it out"),
+    ]  # fmt: skip
+
+    counted = cli("convert", source, f"out={out}", "to=alpaca", "lossy=count", "overwrite=true")
+
+    assert counted.returncode == 0, counted.stderr
+    assert read_rows(out) == [{"instruction": "q", "input": "", "output": "a"}] * 3
+    for loss in ("reasoning", "messages[].time", "`history`"):
+        assert f"1 rows lost {loss}" in counted.stdout
+    assert not (tmp_path / "out.rejects.jsonl").exists()
+
+
+def test_what_reading_leaves_out_by_rule_is_told(cli, tmp_path):
+    rows = [{"question": "q", "answer": "2 * 2 = <<2*2=4>>4\n#### 4"}]
     out = tmp_path / "out.jsonl"
 
     result = cli("convert", write_rows(tmp_path / "in.jsonl", rows), f"out={out}", "to=messages")
 
+    assert read_rows(out)[0]["reference"] == "4"
+    assert "left out of 1 rows: calculator notes" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--instruction-col", "--instruction_col"])
+def test_table_becomes_alpaca_by_the_names_of_its_columns(cli, tmp_path, option):
+    table = tmp_path / "rows.csv"
+    table.write_text("question_text,reply\nWhat?,yes\n")
+    out = tmp_path / "rows.jsonl"
+
+    result = cli(
+        "convert", str(table), f"out={out}", "to=alpaca", option, "question_text",
+        "--output-col", "reply",
+    )  # fmt: skip
+
     assert result.returncode == 0, result.stderr
-    assert [row.keys() for row in read_rows(out)] == [{"id", "messages"}, {"messages"}]
-    assert "left out: `messages[].time` of 2 rows" in result.stdout
-    assert "left out: `score` of 1 rows" in result.stdout
+    assert read_rows(out) == [{"instruction": "What?", "input": "", "output": "yes"}]
+
+
+def test_broken_lines_and_bad_labels_are_rejects_with_their_place(cli, tmp_path):
+    source = tmp_path / "in.jsonl"
+    good = json.dumps({"messages": [ASK, ANSWER], "label": True})
+    source.write_text(f'{good}\n{{"messages": [\n{good.replace("true", "false")}\n')
+    out = tmp_path / "out.jsonl"
+
+    result = cli("convert", str(source), f"out={out}", "to=sharegpt")
+
+    assert result.returncode == 0, result.stderr
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    assert read_rows(out) == [{"conversations": turns, "label": True}]
+    rejects = read_rows(tmp_path / "out.rejects.jsonl")
+    assert [reject["line"] for reject in rejects] == [2, 3]
+    assert rejects[0]["row"] == '{"messages": ['
+    assert rejects[1]["reason"] == "the answer is labelled as bad"
+
+
+@pytest.mark.parametrize("ending", [".json", ".csv", ".tsv", ".parquet"])
+def test_rows_come_back_from_every_kind_of_file(cli, tmp_path, ending):
+    rows = list(generate_tools(8, 4))
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    middle, out = tmp_path / f"rows{ending}", tmp_path / "out.jsonl"
+
+    there = cli("convert", source, f"out={middle}", "to=messages_json")
+    back = cli("convert", str(middle), f"out={out}", "to=messages_json")
+
+    assert there.returncode == back.returncode == 0, there.stderr + back.stderr
+    assert [convert_messages_json(row) for row in read_rows(out)] == [
+        convert_dolci(row) for row in rows
+    ]
+
+
+def test_parquet_holds_turns_that_are_all_alike(cli, tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"instruction": "q", "output": "a"}] * 2)
+    middle, out = tmp_path / "rows.parquet", tmp_path / "out.jsonl"
+
+    cli("convert", source, f"out={middle}", "to=messages")
+    cli("convert", str(middle), f"out={out}", "to=messages")
+
+    assert read_rows(out) == [{"messages": [ASK, ANSWER]}] * 2
+
+
+def test_text_becomes_text_lines(cli, tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"content": "A page.", "id": 3}, {"content": ""}])
+    out = tmp_path / "out.jsonl"
+
+    result = cli("convert", source, f"out={out}", "to=text")
+
+    assert read_rows(out) == [{"text": "A page.", "id": 3}]
+    assert "1 × no text" in result.stdout
+
+
+def test_how_to_read_it_again_is_said_where_the_rows_look_like_something_else(cli, tmp_path):
+    rows = [{"instruction": "q", "output": "a\n#### 4"}]
+    source, out = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+
+    result = cli("convert", source, f"out={out}", "to=question_answer")
+
+    assert "set format: question_answer; its rows look like gsm8k" in result.stdout
 
 
 GOOD = [{"instruction": "a", "output": "b"}]
@@ -82,6 +197,26 @@ GOOD = [{"instruction": "a", "output": "b"}]
     [
         (GOOD, ["to=messages"], 2, ["`out` is missing"]),
         (GOOD, ["to=parquet", "out={out}"], 2, ["to=parquet", "'messages_json', 'alpaca'"]),
+        (GOOD, ["to=alpaca", "out={out}.gz"], 2, ["the ending says", "*.jsonl"]),
+        (GOOD, ["to=alpaca", "out={taken}"], 2, ["taken.jsonl exists", "overwrite=true"]),
+        (GOOD, ["to=messages", "out={in}.csv"], 3, ["nested field `messages`", "to=messages_json"]),
+        (
+            [
+                {
+                    "messages": [
+                        ASK,
+                        {
+                            "role": "assistant",
+                            "tool_calls": [{"function": {"name": "f", "arguments": {name: 1}}}],
+                        },
+                    ]
+                }
+                for name in "ab"
+            ],
+            ["to=messages", "out={in}.parquet"],
+            3,
+            ["Parquet has one type a column", "to=messages_json"],
+        ),
         (GOOD, ["to=alpaca", "out={in}"], 2, ["is the file to read"]),
         (GOOD, ["to=alpaca", "out={out}", "columns.instruction=q"], 3, ["no column `q`"]),
         (GOOD, ["to=preference", "out={out}"], 3, ["they look like alpaca"]),
@@ -95,11 +230,14 @@ GOOD = [{"instruction": "a", "output": "b"}]
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(cli, tmp_path, rows, arguments, status, parts):
-    places = {"in": tmp_path / "in.jsonl", "out": tmp_path / "out.jsonl"}
+    places = {name: tmp_path / f"{name}.jsonl" for name in ("in", "out", "taken")}
+    places["taken"].write_text("old")
     source = write_rows(places["in"], rows)
 
     result = cli("convert", source, *[a.format(**places) for a in arguments])
 
     complain(result, status, *parts)
-    assert not places["out"].exists()
+    left = {path.name for path in tmp_path.iterdir()} - {"out.rejects.jsonl"}
+    assert left == {"in.jsonl", "taken.jsonl"}
+    assert places["taken"].read_text() == "old"
     assert read_rows(places["in"]) == rows

@@ -1,17 +1,22 @@
 """Several processes under torchrun do what one does on the same global batches."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from posttrain.files import load_jsonl
+from posttrain.models.tiny import ensure_tiny
 from tests.stages.conftest import environment
 
 pytestmark = pytest.mark.slow
@@ -158,3 +163,55 @@ def test_zero_without_a_launcher_says_how_to_start(cli, recipe):
     assert "needs a launcher" in result.stderr
     assert "torchrun --nproc_per_node" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_rows_are_prepared_before_there_is_a_process_group(cli, recipe, cache_dir, tmp_path):
+    """Who prepares long must not be waited for in a collective, whose time is limited."""
+    prepared = cli("prepare", str(recipe))
+    assert prepared.returncode == 0, prepared.stderr
+    folder = Path(prepared.stdout.split("prepared in ")[1].splitlines()[0])
+    cache = tmp_path / "cache"
+    shutil.copytree(ensure_tiny("tiny"), cache / "models" / ensure_tiny("tiny").name)
+    (cache / "prepared").mkdir()
+    with FileLock(cache / "prepared" / f"{folder.name}.lock"):
+        process = torchrun(tmp_path, cache, "train", str(recipe), SIDE_BY_SIDE)
+        try:
+            wait_said(process, "another process prepares this data")
+            assert not connected(process)
+        except BaseException:
+            end(process)
+            raise
+    try:
+        while not connected(process):
+            assert process.poll() is None, "it never made a process group"
+            time.sleep(0.02)
+    finally:
+        end(process)
+    assert [path.name for path in (cache / "prepared").glob("*[!k]")] == [folder.name]
+
+
+def wait_said(process: subprocess.Popen[str], text: str) -> None:
+    """Read what a launcher's processes say, up to a line with a text."""
+    for line in process.stderr:
+        if text in line:
+            return
+    pytest.fail(f"it has ended and not said: {text}")
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a launcher and its processes, which are in sessions of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for rank in psutil.Process(process.pid).children():
+            rank.kill()
+    process.kill()
+    process.communicate()
+
+
+def connected(process: subprocess.Popen[str]) -> bool:
+    """Whether the processes of a launcher talk to each other."""
+    ranks = psutil.Process(process.pid).children()
+    assert len(ranks) == 2
+    try:
+        return any(rank.net_connections("tcp") for rank in ranks)
+    except psutil.NoSuchProcess:
+        return False

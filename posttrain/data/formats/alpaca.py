@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from posttrain.data.formats.fields import other_texts, read_reference, read_text
+from typing import Any
+
+from posttrain.data.formats.fields import other_fields, read_reference, read_text
 from posttrain.data.records import Chat, Message, Row, RowError
 
-_FIELDS = ("instruction", "input", "output", "system", "history", "reference")
+_USED = frozenset(("instruction", "input", "output", "system", "history", "reference"))
 
 
 def convert_alpaca(row: Row) -> Chat:
@@ -21,9 +23,7 @@ def convert_alpaca(row: Row) -> Chat:
     if not isinstance(history, list):
         raise RowError("`history` is not a list")
     for pair in history:
-        if not (
-            isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)
-        ):
+        if not _is_pair(pair):
             raise RowError("`history` holds something else than [user, assistant] pairs")
         messages.append({"role": "user", "content": pair[0]})
         messages.append({"role": "assistant", "content": pair[1]})
@@ -33,4 +33,9 @@ def convert_alpaca(row: Row) -> Chat:
         {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}
     )
     messages.append({"role": "assistant", "content": read_text(row, "output")})
-    return Chat(tuple(messages), reference=read_reference(row), keys=other_texts(row, _FIELDS))
+    return Chat(tuple(messages), reference=read_reference(row), keys=other_fields(row, _USED))
+
+
+def _is_pair(value: Any) -> bool:
+    listed = isinstance(value, list | tuple) and len(value) == 2
+    return listed and all(isinstance(text, str) for text in value)

@@ -9,26 +9,31 @@ evaluated.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import math
 import re
 import warnings
 from typing import Any
 
-from posttrain.data.formats.fields import parse_json
+from posttrain.data.formats.fields import check_json, parse_json, scalar_text
 from posttrain.data.records import RowError
 
 Call = dict[str, Any]
 UNREADABLE = "a function call cannot be read"
 
+# Text without a sign of its own is one lexeme, however long.
 _LEXEME = re.compile(
-    r'"""(?:[^\\]|\\.)*?"""' r"|'''(?:[^\\]|\\.)*?'''"
-    r'|"(?:[^"\\]|\\.)*"' r"|'(?:[^'\\]|\\.)*'" r"|.",
+    r"[^\"'()\[\]{}\n;,]+"
+    r'|"""(?:[^\\]|\\.)*?"""' r"|'''(?:[^\\]|\\.)*?'''"
+    r'|"[^"\\]*(?:\\.[^"\\]*)*"' r"|'[^'\\]*(?:\\.[^'\\]*)*'" r"|.",
     re.DOTALL,
 )  # fmt: skip
 _CALL = re.compile(r"\s*([^\s()\[\]{}'\",;=]+)\s*\((.*)\)\s*", re.DOTALL)
+_SPACED_CALL = re.compile(r"\s*([^\s()\[\]{}'\",;=][^()\[\]{}'\",;=\n]*?)\s*\((.*)\)\s*", re.DOTALL)
 _ARGUMENT = re.compile(r"\s*([^\s()\[\]{}'\",;=*]+)\s*=(.*)", re.DOTALL)
 _JSON_WORDS = {"true": True, "false": False, "null": None}
+_WORDS = {**_JSON_WORDS, "True": True, "False": False, "None": None}
 
 
 def make_call(name: str, arguments: dict[str, Any]) -> Call:
@@ -36,13 +41,46 @@ def make_call(name: str, arguments: dict[str, Any]) -> Call:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def read_calls(value: Any, what: str) -> list[Call]:
+def read_call(item: Any, what: str) -> Call:
+    """Read one call.
+
+    Args:
+        item: ``{name, arguments}``, optionally wrapped in ``function``; the arguments an object or
+            its JSON text.
+        what: Turn or field, for the reject.
+
+    Returns:
+        The call, with its ``id`` where it has one: some templates print it.
+
+    Raises:
+        RowError: It has no name, or its arguments are no JSON object.
+    """
+    function = item.get("function", item) if isinstance(item, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowError("a tool call has no function name", what)
+    arguments = function.get("arguments", function.get("parameters")) or {}
+    if isinstance(arguments, str):
+        arguments = parse_json(arguments, f"{what} arguments") if arguments.strip() else {}
+    if not isinstance(arguments, dict):
+        raise RowError("tool call arguments are not an object", what)
+    check_json(arguments, f"{what} arguments")
+    call = make_call(function["name"], arguments)
+    identity = item.get("id")
+    if identity is None:
+        return call
+    if not (text := scalar_text(identity)):
+        raise RowError("the id of a tool call is not text", what)
+    return {"id": text, **call}
+
+
+def read_calls(value: Any, what: str, *, spaces: bool = False) -> list[Call]:
     """Read calls from JSON or from Pythonic text.
 
     Args:
         value: ``{name, arguments}``, optionally wrapped in ``function``, a list of such, either of
             them as JSON text, or Pythonic text: one call a line, or a bracketed list.
         what: Turn or field, for the reject.
+        spaces: Whether names of functions may hold spaces in Pythonic text.
 
     Returns:
         The calls in order, at least one.
@@ -55,36 +93,24 @@ def read_calls(value: Any, what: str) -> list[Call]:
         if text.startswith("{") or re.match(r"\[\s*[{\]]", text):
             value = parse_json(text, what)
         else:
-            return _read_pythonic(text, what)
+            return _read_pythonic(text, what, _SPACED_CALL if spaces else _CALL)
     items = value if isinstance(value, list) else [value]
     if not items:
         raise RowError(UNREADABLE, f"{what}: no call in it")
-    return [_read_object(item, what) for item in items]
+    return [read_call(item, what) for item in items]
 
 
-def _read_object(item: Any, what: str) -> Call:
-    function = item.get("function", item) if isinstance(item, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RowError("a tool call has no function name", what)
-    arguments = function.get("arguments", function.get("parameters")) or {}
-    if isinstance(arguments, str):
-        arguments = parse_json(arguments, f"{what} arguments")
-    if not isinstance(arguments, dict):
-        raise RowError("tool call arguments are not an object", what)
-    return make_call(function["name"], arguments)
-
-
-def _read_pythonic(text: str, what: str) -> list[Call]:
+def _read_pythonic(text: str, what: str, shape: re.Pattern[str]) -> list[Call]:
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
-    calls = [_read_one(part, what) for part in _split(text, "\n;,", what)]
+    calls = [_read_one(part, what, shape) for part in _split(text, "\n;,", what)]
     if not calls:
         raise RowError(UNREADABLE, f"{what}: no call in it")
     return calls
 
 
-def _read_one(text: str, what: str) -> Call:
-    found = _CALL.fullmatch(text)
+def _read_one(text: str, what: str, shape: re.Pattern[str]) -> Call:
+    found = shape.fullmatch(text)
     if not found:
         raise RowError(UNREADABLE, f"{what}: {text.strip()[:80]}")
     name, body = found.groups()
@@ -121,15 +147,39 @@ def _split(text: str, separators: str, what: str) -> list[str]:
 
 
 def _read_literal(text: str, what: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    if "\\" not in text:
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and _is_plain(text):
+            return text[1:-1]
+        # What both JSON and Python can read means the same in both, but for escapes.
+        with contextlib.suppress(ValueError, RecursionError):
+            return _checked(json.loads(text, parse_constant=_refuse), what)
     try:
         with warnings.catch_warnings():
             # "\d" in a string is only deprecated: the backslash stays.
             warnings.simplefilter("ignore")
             tree = ast.parse(text, mode="eval")
         value = _to_json(tree.body)
-        json.dumps(value)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise RowError(UNREADABLE, f"{what}: {text[:80]}: {error}") from None
+    return _checked(value, what)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a quoted text holds neither its quote nor the end of a line."""
+    return text.count(text[0]) == 2 and "\n" not in text and "\r" not in text and "\0" not in text
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is no number")
+
+
+def _checked(value: Any, what: str) -> Any:
+    try:
+        check_json(value, what)
+    except RowError as error:
+        raise RowError(UNREADABLE, f"{error.detail}: {error.reason}") from None
     return value
 
 

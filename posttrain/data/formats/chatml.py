@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-from posttrain.data.formats.fields import other_texts, read_text
+from posttrain.data.formats.fields import other_fields, read_text
 from posttrain.data.records import Chat, Message, Row, RowError
 
 START, END = "<|im_start|>", "<|im_end|>"
+_USED = frozenset(("text",))
 _TURN = re.compile(
     r"<\|im_start\|>(system|user|assistant)\n((?:(?!<\|im_(?:start|end)\|>).)*)<\|im_end\|>\s*",
     re.DOTALL,
@@ -28,7 +29,7 @@ def convert_chatml(row: Row) -> Chat:
     Raises:
         RowError: The text is not wholly made of turns, or holds tool calls.
     """
-    return Chat(parse_chatml(read_text(row, "text")), keys=other_texts(row, ("text",)))
+    return Chat(parse_chatml(read_text(row, "text")), keys=other_fields(row, _USED))
 
 
 def parse_chatml(text: str) -> tuple[Message, ...]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.data.formats.calls import read_calls
-from posttrain.data.formats.fields import other_texts
+from posttrain.data.formats.fields import describe, other_fields
 from posttrain.data.formats.tools import check_calls, merge_tools, read_tools
 from posttrain.data.records import Chat, Message, Row, RowError
 
+_USED = frozenset(("messages",))
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "environment": "tool"}
 
 
@@ -35,21 +36,23 @@ def convert_dolci(row: Row) -> Chat:
         raise RowError("no user turn")
     if messages[-1]["role"] != "assistant":
         raise RowError("no final assistant turn", f"the last turn is {messages[-1]['role']}")
+    if not messages[-1]["content"].strip() and "tool_calls" not in messages[-1]:
+        raise RowError("no final assistant turn", "the last one has neither text nor a call")
     check_calls(messages, tools)
     _check_results(messages)
-    return Chat(tuple(messages), tools, keys=other_texts(row, ("messages",)))
+    return Chat(tuple(messages), tools, keys=other_fields(row, _USED))
 
 
 def _convert_turn(turn: dict[str, Any], number: int) -> Message:
     what = f"turn {number}"
     role, content, calls = turn.get("role"), turn.get("content"), turn.get("function_calls")
     if not isinstance(role, str) or role not in _ROLES:
-        raise RowError("unknown role", f"{what}: {role}")
+        raise RowError("unknown role", f"{what}: {describe(role)}")
     if content is not None and not isinstance(content, str):
         raise RowError("content is not text", what)
     calls = calls.strip() if isinstance(calls, str) else calls
     if calls and role != "assistant":
-        raise RowError("a call outside of an assistant turn", f"{what}: {role}")
+        raise RowError("a call outside of an assistant turn", f"{what}: {describe(role)}")
     if content is None and not calls:
         raise RowError("null content without a call", f"{what}: {role}")
     message: Message = {"role": _ROLES[role], "content": content or ""}

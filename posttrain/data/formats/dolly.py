@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from posttrain.data.formats.fields import other_texts, read_text
+from posttrain.data.formats.fields import other_fields, read_text
 from posttrain.data.records import Chat, Message, Row
 
-_USED = ("instruction", "context", "response", "system")
+_USED = frozenset(("instruction", "context", "response", "system"))
 
 
 def convert_dolly(row: Row) -> Chat:
@@ -22,4 +22,4 @@ def convert_dolly(row: Row) -> Chat:
     question = f"{instruction}\n\n{context}" if context else instruction
     messages.append({"role": "user", "content": question})
     messages.append({"role": "assistant", "content": read_text(row, "response")})
-    return Chat(tuple(messages), keys=other_texts(row, _USED))
+    return Chat(tuple(messages), keys=other_fields(row, _USED))

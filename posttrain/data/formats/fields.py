@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from posttrain.data.records import Row, RowError
+
+TOO_DEEP = "nested too deeply"
+_DEEPEST = 64
+_LONGEST_INTEGER_BITS = 4096
+_NO_JSON = "a value is not JSON"
 
 
 def read_text(row: Row, name: str, *, required: bool = True) -> str:
@@ -38,14 +44,51 @@ def read_text(row: Row, name: str, *, required: bool = True) -> str:
 def read_reference(row: Row) -> str | None:
     """Return the final answer that a row states in ``reference``; numbers become text."""
     value = row.get("reference")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    return value if isinstance(value, str) and value.strip() else None
+    if value is None:
+        return None
+    text = "" if isinstance(value, bool) else scalar_text(value)
+    return text if text.strip() else None
 
 
-def other_texts(row: Row, used: Sequence[str]) -> dict[str, str]:
-    """Return the row's remaining text fields, by which a problem may be identified."""
-    return {k: v for k, v in row.items() if k not in used and isinstance(v, str) and v}
+def scalar_text(value: Any) -> str:
+    """Return a text, number, or true or false as text; empty for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        # Python refuses to write out longer ones.
+        return str(value) if value.bit_length() <= _LONGEST_INTEGER_BITS else ""
+    return repr(value) if isinstance(value, float) and math.isfinite(value) else ""
+
+
+def describe(value: Any) -> str:
+    """Show a value of any kind in a reject's detail: a scalar, cut short, or its type."""
+    return scalar_text(value)[:40] or type(value).__name__
+
+
+def other_fields(row: Row, used: AbstractSet[str]) -> dict[str, str]:
+    """Return a row's remaining scalar fields as text, by which it is identified and grouped.
+
+    Args:
+        row: The row.
+        used: Fields that the format has read.
+
+    Returns:
+        Name -> text; the scalar fields of ``metadata`` as ``metadata.NAME``.
+    """
+    if row.keys() <= used:
+        return {}
+    keys = {}
+    for name, value in row.items():
+        if name in used or value is None:
+            continue
+        if name == "metadata" and isinstance(value, dict):
+            nested = ((f"metadata.{part}", scalar_text(inner)) for part, inner in value.items())
+            keys.update({part: text for part, text in nested if text})
+        elif text := value if type(value) is str else scalar_text(value):
+            keys[name] = text
+    return keys
 
 
 def parse_json(text: str, what: str) -> Any:
@@ -62,3 +105,36 @@ def parse_json(text: str, what: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RowError("broken JSON inside a field", f"{what}: {error}") from None
+
+
+def check_json(value: Any, what: str, depth: int = 0) -> None:
+    """Check that a value can be written as JSON by anyone: declared tools, arguments of calls.
+
+    Args:
+        value: As read from a file.
+        what: Field or turn, for the reject.
+        depth: Of this value inside the whole.
+
+    Raises:
+        RowError: A number is not finite or too long, a key is not text, a type is not JSON's, or
+            it is nested too deeply.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return
+    if kind is dict or kind is list:
+        if depth > _DEEPEST:
+            raise RowError(TOO_DEEP, what)
+        if kind is dict:
+            for name in value:
+                if type(name) is not str:
+                    raise RowError(_NO_JSON, f"{what}: the key {describe(name)}")
+            value = value.values()
+        for item in value:
+            if type(item) is not str:
+                check_json(item, what, depth + 1)
+    elif kind is int:
+        if value.bit_length() > _LONGEST_INTEGER_BITS:
+            raise RowError(_NO_JSON, f"{what}: a number of {value.bit_length()} bits")
+    elif kind is not float or not math.isfinite(value):
+        raise RowError(_NO_JSON, f"{what}: {describe(value)}")

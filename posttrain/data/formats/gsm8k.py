@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 
-from posttrain.data.formats.fields import other_texts, read_text
+from posttrain.data.formats.fields import other_fields, read_text
 from posttrain.data.records import Chat, Row, RowError
 
-_CALCULATOR = re.compile(r"<<[^<>]*>>")
+CALCULATOR = re.compile(r"<<[^<>]*>>")
+"""A calculator note inside an answer."""
+_USED = frozenset(("question", "answer"))
 
 
 def convert_gsm8k(row: Row) -> Chat:
-    """Convert a row; the final answer becomes the reference.
+    """Convert a row; the final answer becomes the reference, apart from the steps before it.
 
     Raises:
         RowError: A field is missing or the answer has no ``####`` line.
     """
     question, answer = read_text(row, "question"), read_text(row, "answer")
-    answer = _CALCULATOR.sub("", answer).strip()
+    answer = (CALCULATOR.sub("", answer) if "<<" in answer else answer).strip()
     _, marker, final = answer.rpartition("####")
     if not marker or not final.strip():
         raise RowError("no final answer", "`answer` has no `#### ...` line")
@@ -31,5 +33,5 @@ def convert_gsm8k(row: Row) -> Chat:
             {"role": "assistant", "content": answer},
         ),
         reference=final.strip(),
-        keys=other_texts(row, ("question", "answer")),
+        keys=other_fields(row, _USED),
     )

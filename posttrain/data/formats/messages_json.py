@@ -5,11 +5,12 @@ Arrow wants one type per column, which tool declarations and arguments do not ha
 
 from __future__ import annotations
 
-from posttrain.data.formats.fields import other_texts, parse_json, read_text
-from posttrain.data.formats.messages import convert_messages
+from posttrain.data.formats.fields import other_fields, parse_json, read_reference, read_text
+from posttrain.data.formats.messages import read_turns
+from posttrain.data.formats.tools import read_declared
 from posttrain.data.records import Chat, Row
 
-_USED = ("messages_json", "tools_json")
+_USED = frozenset(("messages_json", "tools_json", "reference"))
 
 
 def convert_messages_json(row: Row) -> Chat:
@@ -18,11 +19,10 @@ def convert_messages_json(row: Row) -> Chat:
     Raises:
         RowError: Broken JSON, or what ``messages`` refuses.
     """
-    tools = read_text(row, "tools_json", required=False)
-    return convert_messages(
-        {
-            **other_texts(row, (*_USED, "messages", "tools")),
-            "messages": parse_json(read_text(row, "messages_json"), "messages_json"),
-            "tools": parse_json(tools, "tools_json") if tools.strip() else [],
-        }
+    turns = parse_json(read_text(row, "messages_json"), "messages_json")
+    return Chat(
+        read_turns({"messages": turns}, "messages"),
+        read_declared(read_text(row, "tools_json", required=False)),
+        read_reference(row),
+        other_fields(row, _USED),
     )

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from posttrain.data.formats.chatml import START, parse_prompt, strip_answer
-from posttrain.data.formats.fields import other_texts, read_text
-from posttrain.data.formats.messages import convert_messages
-from posttrain.data.records import Chat, Row, RowError
+from posttrain.data.formats.chatml import START, strip_answer
+from posttrain.data.formats.fields import other_fields, read_reference, read_text
+from posttrain.data.formats.messages import read_row_tools, read_turns
+from posttrain.data.formats.prompt import read_prompt
+from posttrain.data.records import Chat, Message, Row, RowError
 
-_USED = ("prompt", "completion", "system", "tools")
+_USED = frozenset(("prompt", "completion", "system", "tools", "functions", "reference"))
 
 
 def convert_prompt_completion(row: Row) -> Chat:
-    """Convert a row.
+    """Convert a row; a completion of several messages goes on after the prompt's.
 
     Raises:
-        RowError: A field is missing or of another shape, or only one of the two is a list.
+        RowError: A field is missing or of another shape.
     """
-    keys = other_texts(row, _USED)
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, list) != isinstance(completion, list):
         raise RowError("`prompt` and `completion` are of different shapes")
-    if isinstance(prompt, list) and isinstance(completion, list):
-        chat = convert_messages({"messages": [*prompt, *completion], "tools": row.get("tools")})
-        return Chat(chat.messages, chat.tools, keys=keys)
-    text, answer = read_text(row, "prompt"), read_text(row, "completion")
-    if text.lstrip().startswith(START):
-        turn = {"role": "assistant", "content": strip_answer(answer)}
-        return Chat((*parse_prompt(text), turn), keys=keys)
-    system = read_text(row, "system", required=False)
-    head = ({"role": "system", "content": system},) if system else ()
-    question = {"role": "user", "content": text}
-    return Chat((*head, question, {"role": "assistant", "content": answer}), keys=keys)
+    head = read_prompt(row)
+    answer: tuple[Message, ...]
+    if isinstance(completion, list):
+        answer = read_turns({"completion": completion}, "completion")
+    else:
+        text = read_text(row, "completion")
+        assert isinstance(prompt, str)
+        rendered = prompt.lstrip().startswith(START)
+        answer = ({"role": "assistant", "content": strip_answer(text) if rendered else text},)
+    return Chat(
+        (*head, *answer), read_row_tools(row), read_reference(row), other_fields(row, _USED)
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain.data.formats.fields import other_texts
+from posttrain.data.formats.fields import other_fields
 from posttrain.data.records import Row, RowError, Text
 
 _CONVERSATIONS = ("messages", "conversations")
@@ -24,12 +24,12 @@ def convert_text(row: Row, text_fields: Sequence[str] = ("text", "content")) -> 
     for name in text_fields:
         value = row.get(name)
         if isinstance(value, str) and value.strip():
-            return Text(_checked(value), other_texts(row, (name,)))
+            return Text(_checked(value), other_fields(row, {name}))
     for name in _CONVERSATIONS:
         if isinstance(row.get(name), list):
             turns = [_turn_text(turn) for turn in row[name]]
             if text := "\n".join(turn for turn in turns if turn):
-                return Text(_checked(text), other_texts(row, (name,)))
+                return Text(_checked(text), other_fields(row, {name}))
     raise RowError("no text", f"none of {', '.join(text_fields)} holds any")
 
 

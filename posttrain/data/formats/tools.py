@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import marshal
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from posttrain.data.formats.fields import parse_json
+from posttrain.data.formats.fields import TOO_DEEP, check_json, parse_json
 from posttrain.data.records import Message, RowError
 
 Schema = dict[str, Any]
@@ -23,7 +25,81 @@ _TYPES = {
 }
 _JSON_TYPE = {name: kind for kind, names in _TYPES.items() for name in names.split()}
 _ANYTHING = ("any", "")
+_REMEMBERED = 512
+_DEEPEST = 64
+_LONGEST_TYPE = 200  # Characters of a type's name; what is longer is prose.
 _GENERIC = re.compile(r"(?:typing\.)?(\w+)\[(.*)\]", re.DOTALL)
+
+
+def read_declared(value: Any) -> tuple[dict[str, Any], ...]:
+    """Read functions that mostly are declared as OpenAI does; those stay as they stand.
+
+    Args:
+        value: A list or its JSON text; where one of them is declared otherwise, as ``read_tools``.
+
+    Raises:
+        RowError: As ``read_tools``.
+    """
+    if isinstance(value, str):
+        return _read_declared_text(value) if value.strip() else ()
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RowError("`tools` is not a list of objects")
+    try:
+        # The fastest way to a key of a nested value; version 2 writes equal values alike.
+        key = marshal.dumps(value, 2)
+    except ValueError:
+        check_json(value, "tools")
+        raise RowError(TOO_DEEP, "tools") from None
+    if key in _SEEN:
+        return _SEEN[key]
+    check_json(value, "tools")
+    tools = tuple(value) if all(map(_is_declared, value)) else read_tools(value)
+    if len(_SEEN) >= _REMEMBERED:
+        _SEEN.clear()
+    _SEEN[key] = tools
+    return tools
+
+
+# Rows of one data set mostly declare the same functions in the same words.
+_SEEN: dict[bytes, tuple[dict[str, Any], ...]] = {}
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_declared_text(text: str) -> tuple[dict[str, Any], ...]:
+    return read_declared(parse_json(text, "tools"))
+
+
+def _is_declared(tool: dict[str, Any]) -> bool:
+    function = tool.get("function")
+    return (
+        tool.get("type") == "function"
+        and isinstance(function, dict)
+        and isinstance(function.get("name"), str)
+        and (not function.get("parameters") or _is_object(function["parameters"]))
+    )
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "object" and _is_schema(value)
+
+
+def _is_schema(value: Any, depth: int = 0) -> bool:
+    """Whether all types inside a schema are JSON Schema's."""
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return isinstance(value, bool)
+    kind = value.get("type")
+    if kind is not None and not (isinstance(kind, str) and kind in _TYPES):
+        if not isinstance(kind, list):
+            return False
+        if not all(isinstance(item, str) and item in _TYPES for item in kind):
+            return False
+    properties, items = value.get("properties"), value.get("items")
+    if properties is not None and not isinstance(properties, dict):
+        return False
+    for inner in (properties or {}).values():
+        if not _is_schema(inner, depth + 1):
+            return False
+    return items is None or _is_schema(items, depth + 1)
 
 
 def read_tools(value: Any) -> tuple[dict[str, Any], ...]:
@@ -41,14 +117,20 @@ def read_tools(value: Any) -> tuple[dict[str, Any], ...]:
         RowError: It cannot be read, or two different functions share a name.
     """
     if isinstance(value, str):
-        value = parse_json(value, "tools") if value.strip() else []
+        return _read_text(value) if value.strip() else ()
     if value is None:
-        value = []
+        return ()
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise RowError("`tools` is not a list of objects")
+    check_json(value, "tools")
     return merge_tools(_wrap(item) for item in value)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_text(text: str) -> tuple[dict[str, Any], ...]:
+    return read_tools(parse_json(text, "tools"))
 
 
 def merge_tools(tools: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -125,7 +207,8 @@ def _read_schema(value: Any) -> Schema:
         unknown = schema.pop("x-type")
         schema["description"] = f"{schema.get('description') or ''} (type: {unknown})".strip()
     required = value.get("required")
-    needed = list(required) if isinstance(required, list) else []
+    listed = required if isinstance(required, list) else ()
+    needed = [name for name in listed if isinstance(name, str)]
     if isinstance(properties := value.get("properties"), dict):
         schema["properties"] = {name: _read_schema(item) for name, item in properties.items()}
         needed += [
@@ -157,6 +240,8 @@ def _read_type(value: Any) -> tuple[Schema, bool]:
         return ({"type": kinds}, False) if all(isinstance(k, str) for k in kinds) else ({}, False)
     if not isinstance(value, str):
         return {}, False
+    if len(value) > _LONGEST_TYPE:
+        return {"x-type": value}, False
     text, *notes = _split_type(value, ",")
     optional = any("optional" in note.lower() for note in notes)
     if len(parts := _split_type(text, "|")) > 1:

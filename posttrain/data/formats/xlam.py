@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from posttrain.data.formats.calls import read_calls
-from posttrain.data.formats.fields import other_texts, read_text
+from posttrain.data.formats.fields import other_fields, read_text
 from posttrain.data.formats.tools import check_calls, read_tools
 from posttrain.data.records import Chat, Message, Row, RowError
 
-_USED = ("query", "tools", "answers")
+_USED = frozenset(("query", "tools", "answers"))
 
 
 def convert_xlam(row: Row) -> Chat:
@@ -25,4 +25,4 @@ def convert_xlam(row: Row) -> Chat:
         {"role": "assistant", "content": "", "tool_calls": read_calls(answers, "answers")},
     )
     check_calls(messages, tools)
-    return Chat(messages, tools, keys=other_texts(row, _USED))
+    return Chat(messages, tools, keys=other_fields(row, _USED))

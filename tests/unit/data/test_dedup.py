@@ -1,13 +1,19 @@
 import random
-import sys
 
+import numpy as np
 import pytest
 
-from posttrain.data.dedup import comparable_text, find_duplicates
+from posttrain.data.dedup import (
+    comparable_text,
+    exact_digest,
+    find_duplicates,
+    find_duplicates_exact,
+    find_duplicates_near,
+    near_sketch,
+)
 from posttrain.data.formats.messages import convert_messages
 from posttrain.data.formats.preference import convert_preference
 from posttrain.data.records import Text
-from posttrain.errors import MissingExtraError
 
 
 def share(a, b):
@@ -107,9 +113,80 @@ def test_comparison_sees_words_calls_and_names_of_tools_only():
     assert comparable_text(Text("words")) == "words"
 
 
-def test_near_without_its_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "rensa", None)
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("One  two.", "one TWO.\n", True),
+        ("今天 天气 good", "今天天气good", True),
+        ("Stra\u00dfe", "STRASSE", True),
+        ("e\u0301t\u00e9", "\u00e9te\u0301", True),
+        ("one two", "onetwo", False),
+        ("今 a b", "今 ab", False),
+        ("one two.", "one two", False),
+    ],
+)
+def test_digests_are_equal_where_the_words_are(one, other, same):
+    assert (exact_digest(Text(one)) == exact_digest(Text(other))) == same
 
-    with pytest.raises(MissingExtraError, match=r"pip install 'posttrain\[dedup\]'"):
-        find_duplicates(["a", "a"], method="near")
-    assert find_duplicates(["a", "a"], method="exact") == {1: 0}
+
+def test_digest_and_sketch_are_the_same_on_every_machine():
+    # Frozen: another answer would find other repeats elsewhere.
+    assert exact_digest(Text("Word 字")).hex() == "a4a4bec5e7c32ebe31722f5b7eab882b"
+    assert near_sketch(Text("a b c")).tolist() == [313707893, 566351358]
+
+
+def test_sketch_is_the_set_of_word_pairs():
+    sketch = near_sketch(Text("a b a b a"))
+
+    assert sketch.dtype == np.uint32
+    assert len(sketch) == 2  # "a b" and "b a"
+    assert set(sketch.tolist()) < set(near_sketch(Text("B A b\nc")).tolist())
+
+
+def test_exact_finds_the_first_of_many_rows():
+    random = np.random.default_rng(0)
+    digests = random.integers(0, 256, (3000, 16), dtype=np.uint8)
+    digests[random.integers(0, 3000, 900)] = digests[random.integers(0, 3000, 900)]
+    first = find_duplicates_exact(digests)
+
+    seen = {}
+    earlier = [seen.setdefault(row.tobytes(), i) for i, row in enumerate(digests)]
+    assert first.tolist() == [e if e != i else -1 for i, e in enumerate(earlier)]
+    assert (first >= 0).sum() > 500
+    assert find_duplicates_exact(digests[:0]).tolist() == []
+
+
+def test_near_compares_long_rows_by_a_sample_of_their_pairs():
+    chance = random.Random(5)
+    words = [f"w{i}" for i in range(50_000)]
+    long = chance.choices(words, k=8000)
+    near, far = list(long), list(long)
+    for place in chance.sample(range(8000), 300):  # 0.93 of the pairs are common
+        near[place] = chance.choice(words)
+    for place in chance.sample(range(8000), 3000):  # 0.25
+        far[place] = chance.choice(words)
+    # Another length, so that the two samples do not reach equally far: 0.80.
+    longer = long + chance.choices(words, k=2000)
+    texts = [" ".join(text) for text in (long, near, far, longer)]
+
+    assert len(near_sketch(Text(texts[0]))) == 1024
+    assert find_duplicates(texts, method="near", threshold=0.7) == {1: 0, 3: 0}
+    assert find_duplicates(texts, method="near", threshold=0.87) == {1: 0}
+
+
+def test_near_reads_sketches_from_a_file(tmp_path):
+    sketches = [near_sketch(Text(text)) for text in ("a b c", "x y", "A b c", "x z")]
+    path = tmp_path / "sketches.bin"
+    path.write_bytes(b"".join(sketch.tobytes() for sketch in sketches))
+    offsets = np.cumsum([0, *map(len, sketches)])
+
+    stays = find_duplicates_near(offsets, np.memmap(path, np.uint32, "r"), 0.7)
+
+    assert stays.tolist() == [-1, -1, 0, -1]
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.99, 1.0])
+def test_near_takes_any_threshold(threshold):
+    texts = ["a b c d", "e f g h", "a b c d"]
+
+    assert find_duplicates(texts, method="near", threshold=threshold) == {2: 0}

@@ -6,11 +6,12 @@ import pytest
 from posttrain.data.encode import EncodeOptions, Example, encode_prompt, encode_records
 from posttrain.data.records import Origin, Record, Reject
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import build_codec, stock_codec
 from posttrain.models.prefix_templates import compile_prefixes
 from posttrain.models.tiny import CHAT_TEMPLATE
 from tests.unit.data.conftest import assistant, user
 
-ALL = EncodeOptions(max_tokens=4096, last_only=False)
+ALL = EncodeOptions(max_tokens=4096)
 
 
 @pytest.fixture
@@ -19,8 +20,13 @@ def renderer(tiny_tokenizer):
 
 
 def encode_one(record, renderer, options=ALL):
-    (item,) = encode_records([record], renderer, options)
+    codec = build_codec(renderer.tokenizer)
+    (item,) = encode_records([record], renderer, codec, options)
     return item
+
+
+def prompt_ids(record, tokenizer):
+    return encode_prompt(record.content, ChatRenderer(tokenizer), stock_codec(tokenizer))
 
 
 def trained_text(example, tokenizer):
@@ -41,7 +47,7 @@ def test_pieces_join_to_the_render_and_carry_the_mask(record, renderer, tiny_tok
 
 def test_last_only_trains_the_last_turn(record, renderer, tiny_tokenizer):
     chat = record(user("One?"), assistant("1"), user("Two?"), assistant("2"))
-    made = encode_one(chat, renderer, EncodeOptions(4096, last_only=True))
+    made = encode_one(chat, renderer, EncodeOptions(4096, "last_assistant"))
 
     assert trained_text(made, tiny_tokenizer) == "2<|im_end|>"
 
@@ -57,7 +63,7 @@ def merging(tokenizer_with):
 def test_completion_does_not_merge_into_the_prompt(record, merging):
     chat = record(user("Say"), assistant("\nhello"))
     made = encode_one(chat, ChatRenderer(merging))
-    prompt = encode_prompt(chat, ChatRenderer(merging))
+    prompt = prompt_ids(chat, merging)
 
     assert made.retokenized
     assert made.token_ids[: len(prompt)].tolist() == prompt
@@ -68,7 +74,7 @@ def test_completion_does_not_merge_into_the_prompt(record, merging):
 def test_earlier_turn_that_merges_leaves_the_last_prompt_as_at_inference(record, merging):
     chat = record(user("Say"), assistant("\nhello"), user("more"), assistant("bye"))
     made = encode_one(chat, ChatRenderer(merging))
-    prompt = encode_prompt(chat, ChatRenderer(merging))
+    prompt = prompt_ids(chat, merging)
 
     assert made.token_ids[: len(prompt)].tolist() == prompt
     assert merging.convert_tokens_to_ids("\n\n") in prompt
@@ -111,8 +117,8 @@ def test_length_at_the_limit_is_kept_and_one_more_is_rejected(record, renderer):
     chat = record(user("a"), assistant("b"))
     length = len(encode_one(chat, renderer).token_ids)
 
-    assert isinstance(encode_one(chat, renderer, EncodeOptions(length, False)), Example)
-    reject = encode_one(chat, renderer, EncodeOptions(length - 1, False))
+    assert isinstance(encode_one(chat, renderer, EncodeOptions(length)), Example)
+    reject = encode_one(chat, renderer, EncodeOptions(length - 1))
     assert (reject.reason, reject.detail) == (
         "too long",
         f"{length} tokens, max_tokens is {length - 1}",
@@ -124,7 +130,7 @@ def test_length_at_the_limit_is_kept_and_one_more_is_rejected(record, renderer):
     [
         ([user("a"), assistant("b"), user("c")], "does not end with an assistant turn"),
         ([user("a")], "no assistant turn"),
-        ([user("a"), assistant("<|im_end|>")], "a text holds a special token"),
+        ([user("a"), assistant("\ufdd2")], "a text holds a noncharacter"),
         ([user("a"), assistant("\udc80")], "a text is not valid Unicode"),
     ],
 )
@@ -140,7 +146,7 @@ def test_order_and_origins_survive_many_chunks_with_rejects(record, renderer):
         record(user(f"q{i}"), *([] if i % 7 == 0 else [assistant(f"a{i}")]), line=i)
         for i in range(1200)
     ]
-    items = list(encode_records(records, renderer, ALL))
+    items = list(encode_records(records, renderer, stock_codec(renderer.tokenizer), ALL))
 
     origins = [i.origin if isinstance(i, Reject) else i.record.origin for i in items]
     assert [origin.line for origin in origins] == list(range(1200))
@@ -173,6 +179,6 @@ def test_prefixes_and_suffixes_train_from_content_to_the_end_token(
         assert made.reason == "the template ends no assistant turn"
         return
     assert trained_text(made, tokenizer) == "1<|im_end|>2<|im_end|>"
-    prompt = encode_prompt(chat, ChatRenderer(tokenizer))
+    prompt = prompt_ids(chat, tokenizer)
     assert made.token_ids[: len(prompt)].tolist() == prompt
     assert tokenizer.decode(prompt).endswith("<|im_end|>\n[assistant] ")

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from posttrain.data.audit import audit_pairs, check_audit
-from posttrain.data.encode import Example
+from posttrain.data.encode import EncodeOptions, Example
 from posttrain.data.encode_pairs import encode_pairs
 from posttrain.data.formats.preference import convert_preference
 from posttrain.data.records import Origin, Record, Reject
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import stock_codec
 from posttrain.errors import DataError
 from posttrain.layout import NO_PARENT
 from posttrain.models.tiny import CHAT_TEMPLATE
@@ -17,8 +18,9 @@ def record(**row):
     return Record(convert_preference(pair), Origin("pairs.jsonl", 3))
 
 
-def encode_one(item, tokenizer, max_tokens=512):
-    (made,) = encode_pairs([item], ChatRenderer(tokenizer), max_tokens)
+def encode_one(item, tokenizer, max_tokens=512, **options):
+    options = EncodeOptions(max_tokens, **options)
+    (made,) = encode_pairs([item], ChatRenderer(tokenizer), stock_codec(tokenizer), options)
     return made
 
 
@@ -66,9 +68,11 @@ def test_answers_that_the_template_makes_equal_are_refused(tokenizer_with):
     assert (reject.reason, str(reject.origin)) == ("chosen and rejected are equal", "pairs.jsonl:3")
 
 
-def test_a_special_token_in_an_answer_is_refused(tiny_tokenizer):
-    reject = encode_one(record(rejected="no<|im_end|>"), tiny_tokenizer)
-    assert reject.reason == "a text holds a special token"
+def test_a_special_token_in_an_answer_is_text(tiny_tokenizer):
+    made = encode_one(record(rejected="no<|im_end|>"), tiny_tokenizer)
+    rejected = made.token_ids[-made.lengths[2] :].tolist()
+    assert tiny_tokenizer.decode(rejected) == "no<|im_end|><|im_end|>"
+    assert rejected.count(tiny_tokenizer.eos_token_id) == 1
 
 
 @pytest.mark.parametrize("place", [0, -1])

@@ -1,15 +1,18 @@
 import copy
+from collections import namedtuple
 
 import numpy as np
 import pytest
 from tokenizers import processors
 
 from posttrain.config.data import TextDataConfig
-from posttrain.data.encode_text import encode_text
+from posttrain.data.encoders import TextEncoder
 from posttrain.data.records import Origin, Record, Text
+from posttrain.data.store import gather_blocks
 from posttrain.errors import DataError
 from tests.encoders import build_wordpiece
 
+Block = namedtuple("Block", "token_ids trained line")
 TEXTS = ("The cat sat.", "A dog ran far away over the hills.", "Hens.")
 
 
@@ -19,7 +22,15 @@ def records(*texts):
 
 def encode(tokenizer, *texts, **settings):
     config = TextDataConfig(sources=[{"path": "t.txt"}], **settings)
-    return list(encode_text(records(*texts), tokenizer, config))
+    encoder = TextEncoder(config, tokenizer)
+    documents = gather_blocks(encoder.encode(records(*texts)), {"t.txt": 0})
+    return [
+        Block(block.token_ids[a:b], block.weights[a:b] != 0, line)
+        for block in encoder.finish(documents)
+        for a, b, (_, line) in zip(
+            np.cumsum([0, *block.lengths[:-1]]), np.cumsum(block.lengths), block.places, strict=True
+        )
+    ]
 
 
 def ids(tokenizer, text):
@@ -43,7 +54,7 @@ def test_a_block_knows_the_document_in_which_it_starts(tiny_tokenizer):
     blocks = encode(tiny_tokenizer, *TEXTS, block_tokens=8)
     starts = np.cumsum([0, *(len(block.token_ids) for block in blocks[:-1])])
     expected = [1 + int(s >= first) + int(s >= first + second) for s in starts]
-    assert [block.record.origin.line for block in blocks] == expected
+    assert [block.line for block in blocks] == expected
     assert len(set(expected)) > 1
     assert third > 0
 

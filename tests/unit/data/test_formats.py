@@ -122,7 +122,8 @@ def test_messages_keep_tools_and_calls():
 def test_tools_may_be_json_in_a_string():
     row = {"messages": [{"role": "user", "content": "a"}], "tools": '[{"name": "f"}]'}
 
-    assert convert_messages(row).tools == ({"name": "f"},)
+    declared = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+    assert convert_messages(row).tools == ({"type": "function", "function": declared},)
 
 
 @pytest.mark.parametrize("arguments", [None, "", "{}", {}])
@@ -159,20 +160,28 @@ def test_no_tool_calls_leave_no_key(calls):
             "broken JSON inside a field",
         ),
         (
-            {"role": "assistant", "content": "a", "function_call": {"name": "f"}},
-            "`function_call` of a message is not supported",
+            {"role": "assistant", "content": "a", "function_call": {"arguments": "{}"}},
+            "a tool call has no function name",
         ),
         (
-            {"role": "assistant", "content": "a", "weight": 0},
-            "`weight` of a message is not supported",
+            {"role": "assistant", "function_call": {"name": "f"}, "tool_calls": [CALL]},
+            "`tool_calls` and `function_call` in one message",
+        ),
+        ({"role": "user", "tool_calls": [CALL]}, "a call outside of an assistant turn"),
+        ({"role": "user", "reasoning": "a"}, "reasoning outside of an assistant turn"),
+        ({"role": "assistant", "reasoning": ["a"]}, "reasoning is not text"),
+        ({"role": "narrator", "content": "a"}, "unknown role"),
+        (
+            {"role": "tool", "content": "a", "tool_call_id": {}},
+            "`tool_call_id` of a message is not text",
         ),
         (
-            {"role": "assistant", "content": "a", "loss_weight": 0.5},
-            "`loss_weight` of a message is not supported",
+            {"role": "assistant", "content": "a", "function_calls": "f()"},
+            "`function_calls` of a message is not supported",
         ),
         (
-            {"role": "assistant", "content": "a", "train": False},
-            "`train` of a message is not supported",
+            {"role": "assistant", "content": "a", "train_detail": [0]},
+            "`train_detail` of a message is not supported",
         ),
     ],
 )
@@ -180,15 +189,158 @@ def test_messages_reject_has_its_reason(message, expected):
     assert reason(convert_messages, {"messages": [message]}) == expected
 
 
-def test_weight_that_changes_nothing_is_taken():
+@pytest.mark.parametrize(
+    ("stated", "weight"),
+    [
+        ({"loss_weight": 0.5}, 0.5),
+        ({"weight": 0}, 0.0),
+        ({"train": False}, 0.0),
+        ({"training": True}, 1.0),
+        ({"loss": None}, None),
+        ({"weight": 1, "train": True}, 1.0),
+        ({"loss_weight": 2}, 2.0),
+    ],
+)
+def test_loss_weight_of_a_message_is_kept_as_a_number(stated, weight):
+    message = convert_messages({"messages": [{"role": "assistant", "content": "a", **stated}]})
+
+    assert message.messages[0].get("loss_weight") == weight
+    assert type(weight) is type(message.messages[0].get("loss_weight"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"weight": "1"}, "a loss weight is not a number"),
+        ({"loss": [1]}, "a loss weight is not a number"),
+        ({"loss_weight": -0.5}, "a loss weight is negative or not finite"),
+        ({"loss_weight": float("nan")}, "a loss weight is negative or not finite"),
+        ({"loss_weight": float("inf")}, "a loss weight is negative or not finite"),
+        ({"loss_weight": 10**400}, "a loss weight is negative or not finite"),
+        ({"weight": 1, "train": False}, "two loss weights of one message differ"),
+    ],
+)
+def test_what_is_no_loss_weight_is_refused(stated, expected):
+    row = {"messages": [{"role": "assistant", "content": "a", **stated}]}
+
+    assert reason(convert_messages, row) == expected
+
+
+def test_old_function_calls_and_results_become_calls_of_today():
     row = {
         "messages": [
-            {"role": "user", "content": "q", "loss_weight": 0.0},
-            {"role": "assistant", "content": "a", "weight": 1, "train": True},
-        ]
+            {"role": "developer", "content": "s"},
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}},
+            {"role": "function", "name": "f", "content": "r"},
+            {"role": "assistant", "content": "a"},
+        ],
+        "functions": [{"name": "f", "parameters": {"type": "dict", "properties": {}}}],
     }
 
-    assert pairs(convert_messages(row)) == [("user", "q"), ("assistant", "a")]
+    chat = convert_messages(row)
+
+    assert [message["role"] for message in chat.messages] == [
+        "system", "user", "assistant", "tool", "assistant"
+    ]  # fmt: skip
+    function = {"name": "f", "arguments": {"x": 1}}
+    assert chat.messages[2]["tool_calls"] == [{"type": "function", "function": function}]
+    assert chat.messages[3] == {"role": "tool", "content": "r", "name": "f"}
+    assert chat.tools[0]["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "a", "reasoning_content": "r"},
+        {"content": "a", "reasoning": "r"},
+        {"content": "a", "thinking": "r", "reasoning": "r"},
+        {"content": [{"type": "thinking", "thinking": "r"}, {"type": "text", "text": "a"}]},
+        {"content": [{"type": "reasoning", "value": "r"}, {"type": "text", "value": "a"}]},
+    ],
+)
+def test_reasoning_goes_by_many_names(message):
+    row = {"messages": [{"role": "assistant", **message}]}
+
+    assert convert_messages(row).messages == (
+        {"role": "assistant", "content": "a", "reasoning_content": "r"},
+    )
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}},
+        {"type": "tool_call", "value": '{"id": "c1", "name": "f", "arguments": {"x": 1}}'},
+    ],
+)
+def test_calls_may_stand_in_typed_blocks(block):
+    row = {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}, block]}]}
+
+    message = convert_messages(row).messages[0]
+    assert message["content"] == "a"
+    assert message["tool_calls"] == [
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    ]
+
+
+def test_a_result_that_is_an_object_is_shown_as_json():
+    row = {"messages": [{"role": "tool", "content": {"t": "海"}}]}
+
+    assert pairs(convert_messages(row)) == [("tool", '{"t": "海"}')]
+
+
+def test_a_system_prompt_may_stand_beside_the_turns():
+    turns = [{"role": "user", "content": "q"}]
+    with_system = [{"role": "system", "content": "s"}, *turns]
+
+    for messages in (turns, with_system):
+        chat = convert_messages({"messages": messages, "system": "s"})
+        assert pairs(chat) == [("system", "s"), ("user", "q")]
+    row = {"messages": with_system, "system": "other"}
+    assert reason(convert_messages, row) == "two system prompts"
+
+
+def test_other_scalar_fields_are_kept_as_text():
+    row = {
+        "messages": [{"role": "user", "content": "q"}],
+        "id": 7,
+        "level": 2.5,
+        "checked": True,
+        "subject": "a",
+        "nothing": None,
+        "parts": [1],
+        "bad": float("nan"),
+        "endless": 10**5000,
+        "metadata": {"source": "b", "score": 0.5, "nested": {}},
+    }
+
+    assert convert_messages(row).keys == {
+        "id": "7",
+        "level": "2.5",
+        "checked": "true",
+        "subject": "a",
+        "metadata.source": "b",
+        "metadata.score": "0.5",
+    }
+
+
+def test_what_cannot_be_written_as_json_is_no_argument_and_no_declaration():
+    deep = []
+    for _ in range(100):
+        deep = [deep]
+    for value, expected in (
+        (float("nan"), "a value is not JSON"),
+        (10**5000, "a value is not JSON"),
+        (deep, "nested too deeply"),
+        ({1: 2}, "a value is not JSON"),
+    ):
+        call = {"function": {"name": "f", "arguments": {"x": value}}}
+        row = {"messages": [{"role": "assistant", "tool_calls": [call]}]}
+        assert reason(convert_messages, row) == expected
+        tool = {"type": "function", "function": {"name": "f", "note": value}}
+        row = {"messages": [{"role": "user", "content": "q"}], "tools": [tool]}
+        assert reason(convert_messages, row) == expected
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from posttrain.data.audit import audit_examples
 from posttrain.data.encode import EncodeOptions, Example, Reject, encode_records
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import stock_codec
 from posttrain.models.tiny import CHAT_TEMPLATE
 from tests.unit.data.conftest import assistant, user
 
@@ -24,7 +25,10 @@ def encode(record, tokenizer_with):
     def run(*messages, template=LAST_TURN_THINKS):
         tokenizer = tokenizer_with(template)
         made = encode_records(
-            [record(*messages)], ChatRenderer(tokenizer), EncodeOptions(4096, last_only=False)
+            [record(*messages)],
+            ChatRenderer(tokenizer),
+            stock_codec(tokenizer),
+            EncodeOptions(4096),
         )
         (item,) = made
         if isinstance(item, Reject):
@@ -71,6 +75,6 @@ def test_turns_stay_apart_where_the_template_takes_them(encode):
 
 
 def test_a_row_without_such_turns_keeps_its_own_reason(encode):
-    _, reason = encode(user("q<|im_end|>"), assistant("a"))
+    _, reason = encode(user("q\ufdd0"), assistant("a"))
 
-    assert reason == "a text holds a special token"
+    assert reason == "a text holds a noncharacter"

@@ -80,7 +80,7 @@ def test_reject_that_utf8_cannot_hold_is_written_all_the_same(write, tiny_tokeni
     data = prepare_data(settings(path), tiny_tokenizer)
 
     (reject,) = load_jsonl(data.folder / "rejects.jsonl")
-    assert reject["row"]["instruction"] == "\ud83d"
+    assert "\\ud83d" in reject["row"]
 
 
 def test_test_split_is_a_file_of_messages_that_training_never_saw(write, tiny_tokenizer):
@@ -101,7 +101,7 @@ def test_test_split_is_a_file_of_messages_that_training_never_saw(write, tiny_to
     assert not trained & lines
 
 
-def test_test_split_keeps_the_tools(write, tiny_tokenizer):
+def test_test_split_keeps_the_tools(write, tiny_tokenizer, tokenizer_with):
     tool = {"name": "f"}
     rows = [
         {
@@ -115,9 +115,10 @@ def test_test_split_keeps_the_tools(write, tiny_tokenizer):
     ]
     plain = [{"messages": row["messages"]} for row in rows]
     paths = write("tools.jsonl", rows), write("plain.jsonl", plain)
-    data = prepare_data(
-        settings(*paths, split={"test": 0.5}, max_reject_fraction=1), tiny_tokenizer
+    template = (
+        "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}" + tiny_tokenizer.chat_template
     )
+    data = prepare_data(settings(*paths, split={"test": 0.5}), tokenizer_with(template))
 
     assert {"tools" in row for row in load_jsonl(data.folder / "test.jsonl")} == {True, False}
 
@@ -307,7 +308,7 @@ def test_rows_of_several_files_keep_their_origins(write, tiny_tokenizer):
 
 def test_missing_file_is_refused_before_anything_else(tmp_path, tiny_tokenizer):
     assert "no such file" in refusal(settings(tmp_path / "absent.jsonl"), tiny_tokenizer)
-    assert "is a folder" in refusal(settings(tmp_path), tiny_tokenizer)
+    assert "no file of rows in it" in refusal(settings(tmp_path), tiny_tokenizer)
 
 
 def test_tokenizer_without_template_is_refused(write, tokenizer_with):
@@ -335,3 +336,86 @@ def test_files_to_watch_are_validation_rows_and_nothing_else(write, tiny_tokeniz
     assert [source["path"] for source in data.report["sources"]] == [str(path), str(watched)]
     assert [reject["line"] for reject in load_jsonl(data.folder / "rejects.jsonl")] == [11]
     assert data.report["rows_read"] == 41
+
+
+def stored(data):
+    return {
+        str(path.relative_to(data.folder)): path.read_bytes()
+        for path in sorted(data.folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_any_number_of_processes_gives_the_same_bytes(write, tiny_tokenizer, tmp_path, monkeypatch):
+    rows = [*QUESTIONS * 10, {"instruction": "none", "output": ""}]
+    path = write("rows.jsonl", [{**row, "n": i % 7} for i, row in enumerate(rows)])
+    found = []
+    for workers in (1, 3):
+        monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / f"cache{workers}"))
+        made = settings(
+            path,
+            workers=workers,
+            split={"validation": 0.1, "test": 0.1, "group_by": "n"},
+            dedup={"method": "near"},
+        )
+        found.append(prepare_data(made, tiny_tokenizer))
+
+    one, three = map(stored, found)
+    assert one == three
+    assert found[0].report["rejects"] == {"repeated": 540, "no `output`": 1}
+    assert sum(found[0].report["examples"].values()) + found[0].report["test_rows"] == 60
+
+
+def test_groups_stay_together_and_strata_get_their_shares(write, tiny_tokenizer):
+    rows = [
+        {**QUESTIONS[i % 60], "instruction": f"{i}?", "passage": f"p{i // 4}", "level": i % 3}
+        for i in range(240)
+    ]
+    path = write("rows.jsonl", rows)
+    grouped = prepare_data(
+        settings(path, split={"test": 0.3, "group_by": "passage"}), tiny_tokenizer
+    )
+    held = {row["passage"] for row in load_jsonl(grouped.folder / "test.jsonl")}
+    trained = {rows[grouped.train.origin(i).line - 1]["passage"] for i in range(len(grouped.train))}
+    assert len(held) > 5
+    assert not held & trained
+
+    split = {"validation": 0.1, "test": 0.1, "stratify_by": "level"}
+    made = prepare_data(settings(path, split=split), tiny_tokenizer)
+    levels = [row["level"] for row in load_jsonl(made.folder / "test.jsonl")]
+    assert [levels.count(str(level)) for level in range(3)] == [8, 8, 8]
+    assert made.report["split"]["stratify_by"] == "level"
+
+
+def test_a_field_that_no_row_has_cannot_decide_the_split(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    said = refusal(settings(path, split={"test": 0.3, "group_by": "passge"}), tiny_tokenizer)
+    assert "data.split.group_by: no row has a field `passge`" in said
+
+
+def test_sources_are_mixed_as_the_recipe_says(write, tiny_tokenizer):
+    one = write("one.jsonl", QUESTIONS[:40])
+    two = write("two.jsonl", QUESTIONS[40:50])
+    sources = [{"path": one, "weight": 1}, {"path": two, "weight": 1}]
+    data = prepare_data(ChatDataConfig.model_validate({"sources": sources}), tiny_tokenizer)
+    drawn = data.train.epoch(0)
+
+    assert [source["draws"] for source in data.report["mixture"]] == [25, 25]
+    assert (drawn < 40).sum() == 25
+    assert len(set(drawn[drawn < 40].tolist())) == 25
+    assert len(set(data.train.epoch(0)) | set(data.train.epoch(1))) == 50
+    sources = [{"path": one, "epochs": 2}, {"path": two, "max_rows": 3}]
+    data = prepare_data(ChatDataConfig.model_validate({"sources": sources}), tiny_tokenizer)
+    assert [source["draws"] for source in data.report["mixture"]] == [80, 3]
+
+
+def test_a_search_that_only_reports_changes_no_example(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    against = write("test.jsonl", [{"instruction": "question 7", "output": "x"}])
+    plain = data_digest(settings(path), tiny_tokenizer)
+    report = {"against": [{"path": against}], "action": "report"}
+    reported = data_digest(settings(path, contamination=report), tiny_tokenizer)
+    dropped = data_digest(settings(path, contamination=report | {"action": "drop"}), tiny_tokenizer)
+
+    assert reported[0] == plain[0] != dropped[0]
+    assert len({plain[1], reported[1], dropped[1]}) == 3

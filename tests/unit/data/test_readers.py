@@ -55,13 +55,13 @@ def test_byte_order_mark_is_skipped(write):
 def test_broken_line_names_file_and_line(write):
     path = write("rows.jsonl", '{"a": 1}\n{"a": }\n')
 
-    assert mistake_in(path).startswith(f"{path}:2: broken JSON at column 7")
+    assert mistake_in(path).startswith(f"{path}:2: broken JSON (at column 7")
 
 
 def test_broken_array_item_names_the_line_of_the_break(write):
     path = write("rows.json", '[\n{"a": 1},\n{"a":\n  oops}\n]')
 
-    assert mistake_in(path).startswith(f"{path}:4: broken JSON at column 3")
+    assert mistake_in(path).startswith(f"{path}:4: broken JSON (at column 3")
 
 
 def test_array_cut_short_is_refused(write):
@@ -74,11 +74,19 @@ def test_text_after_the_array_is_refused_with_its_line(write):
     assert mistake_in(path).startswith(f"{path}:3: text after the end of the JSON array")
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
-def test_number_or_nesting_beyond_python_is_a_broken_line(write, value):
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("9" * 5000, "a number is too long"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("[" * 250 + "]" * 250, "nested too deeply"),
+    ],
+)
+def test_number_or_nesting_beyond_python_is_a_broken_line(write, value, reason):
     path = write("rows.jsonl", f'{{"a": 1}}\n{{"a": {value}}}\n')
 
-    assert mistake_in(path).startswith(f"{path}:2: broken JSON")
+    assert mistake_in(path).startswith(f"{path}:2: {reason}")
 
 
 @pytest.mark.parametrize("row", ["3", '"text"', "null"])
@@ -146,7 +154,8 @@ def test_row_with_another_number_of_fields_is_refused(write, row, count):
     path = write("rows.csv", f"a,b\n1,2\n{row}\n")
 
     assert mistake_in(path).startswith(
-        f"{path}:3: 2 columns are named in the header, this row has {count}"
+        f"{path}:3: another number of columns (2 columns are named in the header, this row has "
+        f"{count})"
     )
 
 
@@ -184,7 +193,7 @@ def test_parquet_values_that_json_lacks_become_text(tmp_path):
 
 def test_broken_missing_and_empty_parquet_are_refused(write, tmp_path):
     path = write("rows.parquet", b"PAR1 and no more")
-    assert mistake_in(path).startswith(f"{path}: broken Parquet after row 0")
+    assert mistake_in(path).startswith(f"{path}: broken Parquet: ")
     assert "no such file" in mistake_in(tmp_path / "absent.parquet")
     parquet = write_parquet(tmp_path / "whole.parquet", [{"a": "x" * 90}] * 9)
     parquet.write_bytes(parquet.read_bytes()[:-200])
@@ -210,6 +219,8 @@ def test_gzipped_text_is_read_as_what_it_holds(write):
 
 def test_broken_gzip_is_refused(write):
     whole = gzip.compress(b'{"a": 1}\n')
-    for content in (b'{"a": 1}\n', whole[:-6], whole[:12] + b"\xff" * 9):
+    for content in (b'{"a": 1}\n', whole[:12] + b"\xff" * 9):
         path = write("rows.jsonl.gz", content)
-        assert mistake_in(path).startswith(f"{path}: broken gzip")
+        assert "broken gzip" in mistake_in(path)
+    path = write("rows.jsonl.gz", whole[:-6])
+    assert mistake_in(path).startswith(f"{path}:2: the file is damaged (broken gzip: it is cut")

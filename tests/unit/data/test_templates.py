@@ -1,7 +1,7 @@
 import pytest
 
 from posttrain.data.records import RowError
-from posttrain.data.templates import ChatRenderer
+from posttrain.data.templates import SHIELD, ChatRenderer, unshield
 from posttrain.errors import ConfigError
 from tests.unit.data.conftest import assistant, user
 
@@ -47,12 +47,16 @@ TOOLS = (
 
 @pytest.fixture
 def split(tokenizer_with, record):
-    def cut(template, *messages, last_only=False, tools=(), special=()):
+    def cut(template, *messages, train_on="all_assistant", tools=(), special=(), joined=True):
         renderer = ChatRenderer(tokenizer_with(template, special))
         chat = record(*messages, tools=tools).content
-        pieces = renderer.split_trained(chat, last_only=last_only)
+        pieces = renderer.split_trained(chat, train_on)
         plain = renderer.render(chat.messages, chat.tools, prompt=False)
-        assert "".join(piece.text for piece in pieces) == plain
+        assert not joined or "".join(piece.text for piece in pieces) == plain
+        # The second time the conversation's skeleton is made, the third time it is filled.
+        assert [renderer.split_trained(chat, train_on) for _ in range(2)] == [pieces] * 2
+        assert renderer.counts["filled"] == (1 if renderer.counts["made"] else 0)
+        assert not renderer.counts["wrong"]
         return pieces
 
     return cut
@@ -84,7 +88,7 @@ def test_each_turn_is_trained_from_the_prompts_end_through_its_end_token(split):
 
 
 def test_last_turn_alone_is_trained_where_asked(split):
-    assert trained(split(PLAIN, *CHAT, last_only=True)) == ["Bye.<|im_end|>"]
+    assert trained(split(PLAIN, *CHAT, train_on="last_assistant")) == ["Bye.<|im_end|>"]
 
 
 def test_text_that_occurs_elsewhere_too_is_not_confused(split):
@@ -154,7 +158,7 @@ def test_thinking_of_earlier_turns_that_the_template_drops_is_noticed(split):
 
     assert error.reason == "the template drops a part of an assistant turn"
     assert "data.train_on: last_assistant" in error.detail
-    pieces = split(EARLY_THINKING_DROPPED, *messages, last_only=True)
+    pieces = split(EARLY_THINKING_DROPPED, *messages, train_on="last_assistant")
     assert trained(pieces) == ["d<|im_end|>"]
 
 
@@ -176,21 +180,48 @@ def test_answer_that_goes_on_from_an_opened_thinking_is_taken(split):
     assert trained(pieces) == ["r\n</think>b<|im_end|>"]
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        (user("write <|im_end|> twice"), assistant("no")),
-        (user("a"), assistant("b<|im_end|>\n<|im_start|>user\nc")),
-        ({"role": "system", "content": "<|endoftext|>"}, user("a"), assistant("b")),
-        (user("a"), assistant("b", reasoning_content="<|im_end|>")),
-    ],
-)
-def test_special_token_inside_a_text_is_refused(split, messages):
-    assert refusal(split, PLAIN, *messages).reason == "a text holds a special token"
+def test_special_token_inside_a_text_stays_text(split):
+    pieces = split(PLAIN, user("write <|im_end|> twice"), assistant("a<|im_end|>\n<|im_start|>b"))
+    end, start = f"<{SHIELD}|im_end|>", f"<{SHIELD}|im_start|>"
+
+    assert (
+        pieces[0].text == f"<|im_start|>user\nwrite {end} twice<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert trained(pieces) == [f"a{end}\n{start}b<|im_end|>"]
+    assert unshield(pieces[1].text) == "a<|im_end|>\n<|im_start|>b<|im_end|>"
 
 
-def test_noncharacter_inside_a_text_is_refused(split):
-    error = refusal(split, PLAIN, user("a\ufdd0"), assistant("b"))
+def test_special_tokens_in_tools_and_calls_stay_text_too(split):
+    odd = "<|im_end|>"
+    call = {"type": "function", "function": {"name": "look", "arguments": {odd: ["x", {"y": odd}]}}}
+    tool = {"type": "function", "function": {"name": "look", "description": odd, "parameters": {}}}
+    pieces = split(TOOLS, user("a"), assistant("", tool_calls=[call]), tools=[tool])
+
+    assert "".join(piece.text for piece in pieces).count("<|im_end|>") == 2
+    assert trained(pieces)[0].count(SHIELD) == 2
+
+
+def test_overlapping_special_tokens_are_all_broken(split):
+    pieces = split(PLAIN, user("a"), assistant("<<>>>"), special=["<<>", "<>>"])
+
+    assert trained(pieces) == [f"<{SHIELD}<{SHIELD}>>><|im_end|>"]
+
+
+def test_tokens_that_are_not_special_are_left_to_the_template(split):
+    text = "<think>\nr\n</think>\n\nb"
+
+    assert trained(split(PLAIN, user("a"), assistant(text))) == [f"{text}<|im_end|>"]
+
+
+def test_special_token_of_one_character_cannot_be_shielded(split):
+    error = refusal(split, PLAIN, user("a\u2581b"), assistant("c"), special=["\u2581"])
+
+    assert (error.reason, error.detail) == ("a text holds a special token", "turn 1: \u2581")
+
+
+@pytest.mark.parametrize("mark", ["\ufdd0", "\ufdd1", SHIELD])
+def test_noncharacter_inside_a_text_is_refused(split, mark):
+    error = refusal(split, PLAIN, user(f"a{mark}"), assistant("b"))
 
     assert error.reason == "a text holds a noncharacter"
 
@@ -220,15 +251,15 @@ def test_turn_of_tool_calls_alone_is_trained_whole(split, content):
     ]
 
 
-@pytest.mark.parametrize("last_only", [False, True])
-def test_special_tokens_within_tool_calls_do_not_end_the_turn(split, last_only):
+@pytest.mark.parametrize("train_on", ["all_assistant", "last_assistant", "completion"])
+def test_special_tokens_within_tool_calls_do_not_end_the_turn(split, train_on):
     pieces = split(
         TOOLS,
         user("a"),
         assistant("Wait.", tool_calls=[CALL, CALL]),
         tools=[TOOL],
         special=["<|call|>", "<|args|>"],
-        last_only=last_only,
+        train_on=train_on,
     )
     calls = '\n<|call|>look<|args|>{"at": "sky"}' * 2
 
@@ -287,3 +318,147 @@ def test_conversation_that_the_assistant_opens_is_taken(split):
     pieces = split(PLAIN, assistant("Welcome."), user("a"), assistant("b"))
 
     assert trained(pieces) == ["Welcome.<|im_end|>", "b<|im_end|>"]
+
+
+TALK = (
+    {"role": "system", "content": "S"},
+    user("a"),
+    assistant("b"),
+    user("c"),
+    assistant("", tool_calls=[CALL]),
+    {"role": "tool", "content": "blue"},
+    assistant("d"),
+)
+
+
+@pytest.mark.parametrize(
+    ("train_on", "expected"),
+    [
+        ("all_assistant", ["b<|im_end|>", "CALL<|im_end|>", "d<|im_end|>"]),
+        ("completion", ["CALL<|im_end|>", "d<|im_end|>"]),
+        ("last_assistant", ["d<|im_end|>"]),
+    ],
+)
+def test_which_turns_are_trained(split, train_on, expected):
+    pieces = split(TOOLS, *TALK, tools=[TOOL], train_on=train_on)
+    call = '<|call|>look<|args|>{"at": "sky"}'
+
+    assert [text.replace(call, "CALL") for text in trained(pieces)] == expected
+
+
+def test_everything_is_cut_at_the_same_places_and_trained_whole(split):
+    pieces = split(TOOLS, *TALK, tools=[TOOL], train_on="everything")
+
+    assert [p.text for p in pieces] == [p.text for p in split(TOOLS, *TALK, tools=[TOOL])]
+    assert {piece.weight for piece in pieces} == {1.0}
+
+
+def test_loss_weights_of_turns_are_kept(split):
+    messages = (
+        user("a"),
+        assistant("b", loss_weight=0.5),
+        user("c"),
+        assistant("d", loss_weight=2),
+    )
+
+    weights = [(p.text, p.weight) for p in split(PLAIN, *messages) if p.weight]
+    assert weights == [("b<|im_end|>", 0.5), ("d<|im_end|>", 2.0)]
+
+
+def test_turn_that_weighs_nothing_is_part_of_the_prompt(split):
+    pieces = split(PLAIN, user("a"), assistant("b", loss_weight=0), user("c"), assistant("d"))
+
+    assert [bool(piece.weight) for piece in pieces] == [False, True, False]
+    assert trained(pieces) == ["d<|im_end|>"]
+
+
+def test_conversation_without_a_turn_to_train_is_refused(split):
+    messages = (user("a"), assistant("b"), user("c"), assistant("d", loss_weight=0))
+    error = refusal(split, PLAIN, *messages, train_on="last_assistant")
+
+    assert error.reason == "no turn to train"
+    assert trained(split(PLAIN, *messages)) == ["b<|im_end|>"]
+
+
+def test_loss_weight_of_another_role_counts_under_everything_only(split):
+    messages = ({**user("a"), "loss_weight": 0.5}, assistant("b"))
+    error = refusal(split, PLAIN, *messages)
+
+    assert error.reason == "a loss weight on a turn that is not the assistant's"
+    assert [tuple(p) for p in split(PLAIN, *messages, train_on="everything")] == [
+        ("<|im_start|>user\n", 1.0),
+        ("a", 0.5),
+        ("<|im_end|>\n<|im_start|>assistant\n", 1.0),
+        ("b<|im_end|>", 1.0),
+        ("\n", 1.0),
+    ]
+    # LLaMA-Factory's way of writing that users are not trained.
+    usual = ({**user("a"), "loss_weight": 0}, assistant("b", loss_weight=1))
+    assert trained(split(PLAIN, *usual)) == ["b<|im_end|>"]
+
+
+def test_weights_of_rows_with_the_same_shape_are_not_mixed_up(tokenizer_with, record):
+    renderer = ChatRenderer(tokenizer_with(PLAIN))
+    for weight in (1.0, 1.0, 1.0, 0.5, 0.0, 1.0, 0.25):
+        chat = record({**user("a"), "loss_weight": weight}, assistant("b")).content
+        pieces = renderer.split_trained(chat, "everything")
+        assert {p.text: p.weight for p in pieces if "a" in p.text and "b" not in p.text}
+        (own,) = [w for text, w in pieces if text == "a"] or [1.0]
+        assert own == weight
+    for weight in (1.0, 1.0, 0.5, 2.0, 1.0):
+        chat = record(user("a"), assistant("b", loss_weight=weight)).content
+        assert renderer.split_trained(chat, "all_assistant")[1].weight == weight
+
+
+# Qwen1.5 writes a turn's end only where the conversation goes on.
+END_BETWEEN = PLAIN.replace(
+    "<|im_end|>\n{% endfor",
+    "{% if not loop.last or add_generation_prompt %}<|im_end|>\n{% endif %}{% endfor",
+)
+
+
+def test_end_of_the_last_turn_is_that_of_a_conversation_that_goes_on(split):
+    pieces = split(END_BETWEEN, *CHAT, joined=False)
+
+    assert trained(pieces) == ["Hello.<|im_end|>", "Bye.<|im_end|>"]
+
+
+def test_another_turns_header_is_no_end(split):
+    # GLM: the next turn's header is all that follows.
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    special = ["<|user|>", "<|assistant|>"]
+    error = refusal(split, template, user("a"), assistant("b"), special=special)
+
+    assert error.reason == "the template ends no assistant turn"
+    assert "<|user|> follows, which is not the tokenizer's end token <|im_end|>" in error.detail
+
+
+# DeepSeek's R1 opens the thinking in the prompt, and leaves it away in every turn.
+ALWAYS_THINKS = OPENS_THINKING.replace("m.content", "m.content.split('</think>')[-1]")
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        assistant("<think>\nr\n</think>\n\nb"),
+        assistant(" <think>r\n</think>\n\nb"),
+        assistant("b", reasoning_content="r"),
+    ],
+)
+def test_answer_goes_on_from_the_thinking_that_the_prompt_opens(split, turn):
+    pieces = split(ALWAYS_THINKS, user("a"), assistant("no"), user("c"), turn, joined=False)
+
+    assert [tuple(piece) for piece in pieces[-3:]] == [
+        ("\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n<think>\n", 0.0),
+        ("r\n</think>\n\nb<|im_end|>", 1.0),
+        ("\n", 0.0),
+    ]
+
+
+def test_answer_without_thinking_is_refused_where_the_prompt_opens_it(split):
+    assert refusal(split, ALWAYS_THINKS, user("a"), assistant("b")).reason == (
+        "training prompt and inference prompt differ"
+    )

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from posttrain.data.encode import EncodeOptions, encode_records
 from posttrain.data.records import Chat, Origin, Record
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import stock_codec
 from posttrain.files import digest_file
 from posttrain.models.tiny import QWEN3_VOCABULARY, ensure_tiny
 
@@ -74,7 +75,9 @@ def test_the_templates_own_marks_are_our_mask(tiny_tokenizer):
         {"role": "assistant", "content": "12 🎉"},
     )
     record = Record(Chat(messages), Origin("rows.jsonl", 1))
-    (example,) = encode_records([record], ChatRenderer(tiny_tokenizer), EncodeOptions(512, False))
+    (example,) = encode_records(
+        [record], ChatRenderer(tiny_tokenizer), stock_codec(tiny_tokenizer), EncodeOptions(512)
+    )
     marked = tiny_tokenizer.apply_chat_template(
         list(messages), return_dict=True, return_assistant_tokens_mask=True
     )

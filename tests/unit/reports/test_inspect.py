@@ -9,8 +9,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from posttrain.data.store import ExampleStore
 from posttrain.errors import DataError
+from posttrain.layout import build_batch
 from posttrain.reports.formatting import make_visible
-from posttrain.reports.inspect import build_inspect_page, collect_examples, render_example
+from posttrain.reports.inspect import (
+    build_inspect_page,
+    collect_batch,
+    collect_examples,
+    render_batch,
+    render_example,
+)
 
 
 class ByteTokenizer:
@@ -51,7 +58,7 @@ TOKENIZER = ByteTokenizer()
 
 
 def make_store(*parts):
-    """A store of examples, each a list of (text or ids, trained)."""
+    """A store of examples, each a list of (text or ids, weight)."""
     ids, trained, lengths = [], [], []
     for example in parts:
         before = len(ids)
@@ -62,7 +69,7 @@ def make_store(*parts):
         lengths.append(len(ids) - before)
     return ExampleStore(
         np.array(ids, dtype=np.int32),
-        np.array(trained, dtype=bool),
+        np.array(trained, dtype=np.float32),
         np.cumsum([0, *lengths]),
         np.array([(0, 10 + i) for i in range(len(parts))], dtype=np.int64),
         ("train.jsonl",),
@@ -139,17 +146,31 @@ def test_example_that_is_not_there_is_refused():
 def test_trained_runs_are_marked_where_there_are_no_styles():
     example = collect_one(("ask ", False), ("yes<|end|>", True), ("\nok", False))
     text = render_example(example.tokens, markers=True).plain
-    assert text.startswith("ask␣⟦yes<|end|>⟧⏎\nok\n")
+    assert text.startswith("a╎s╎k╎␣⟦y╎e╎s╎<|end|>⟧⏎\no╎k\n")
     assert "trained: ⟦ ⟧" in text
+
+
+def test_other_loss_weights_are_written_where_there_are_no_styles():
+    example = collect_one(("a", 0), ("b", 0.5), ("c", 1), ("d", 2))
+    text = render_example(example.tokens, markers=True).plain
+    assert text.startswith("a⟦×0.5 b⟧⟦c⟧⟦×2 d⟧\n")
+    assert "with loss weight: ⟦×0.5 ⟧ (0.5, 2)" in text
 
 
 def test_trained_runs_are_underlined_in_a_terminal():
     example = collect_one(("ask", False), ("yes", True))
     text = render_example(example.tokens, markers=False)
     assert "⟦" not in text.plain
-    start = text.plain.index("yes")
-    styled = [s for s in text.spans if s.start < start + 3 and "underline" in str(s.style)]
-    assert {(s.start, s.end) for s in styled} == {(start + i, start + i + 1) for i in range(3)}
+    assert text.plain.startswith("a╎s╎k╎y╎e╎s\n")
+    styled = [s for s in text.spans if s.start < 12 and "underline" in str(s.style)]
+    assert [text.plain[s.start : s.end] for s in styled] == ["y", "e", "s"]
+
+
+def test_other_loss_weights_have_a_colour_of_their_own():
+    text = render_example(collect_one(("a", 1), ("b", 0.5)).tokens, markers=False)
+    styles = {text.plain[s.start : s.end]: str(s.style) for s in text.spans}
+    assert "green" in styles["a"]
+    assert "yellow" in styles["b"]
     assert "trained: underlined" in text.plain
 
 
@@ -191,8 +212,7 @@ def test_page_has_a_span_with_id_and_state_for_every_token(tmp_path):
     assert "not trained" in spans[2][0]
     b = TOKENIZER.encode("b")[0]
     assert html.unescape(spans[3][0]) == f"#3  id {b}  b  trained"
-    assert "t " in spans[3][1]
-    assert "s " in spans[4][1]
+    assert [spans[i][1] for i in (2, 3, 4)] == ["", ' class="t"', ' class="t s"']
     assert "train.jsonl:10" in page
     assert "5 tokens, 2 trained" in page
 
@@ -210,3 +230,93 @@ def test_page_escapes_text_and_runs_only_its_own_script(tmp_path):
 def test_page_of_no_examples_can_be_made(tmp_path):
     page = build_inspect_page([], tmp_path / "p.html").read_text(encoding="utf-8")
     assert "0 examples" in page
+
+
+def test_page_shades_other_weights_and_tells_them(tmp_path):
+    page = read_page(tmp_path, [("a", 0), ("b", 0.5), ("c", 3)])
+    spans = re.findall(r'<span title="([^"]*)" class="w" style="--w:([^"]*)">([^<]*)</span>', page)
+    assert [(weight, text) for _, weight, text in spans] == [("0.5", "b"), ("2", "c")]
+    assert "loss weight 3" in spans[1][0]  # the shade ends at 2, the number does not
+    assert ">weight 0.5</span>" in page
+
+
+def test_text_that_looks_special_is_plain(tmp_path):
+    text = TOKENIZER.encode("<") + TOKENIZER.encode("|end|>")
+    example = collect_one((text, False), ("<|end|>", True))
+    assert [token.special for token in example.tokens] == [False] * 7 + [True]
+    page = read_page(tmp_path, [(text, False), ("<|end|>", True)])
+    assert re.findall(r'class="([^"]*)"[^>]*>&lt;\|end\|&gt;</span>', page) == ["t s"]
+
+
+def test_page_holds_trained_and_untrained_text_apart(tmp_path):
+    page = read_page(tmp_path, [("ask", 0), ("yes", 1), ("and", 0), ("no", 1)])
+    assert 'data-text="askyesandno"' in page
+    assert 'data-trained="yes\nno"' in page
+    assert 'data-untrained="ask\nand"' in page
+
+
+def make_pairs():
+    """Two trees of a prompt with two answers, and a plain example."""
+    parts = [("ask", 0), ("yes", 1), ("no", 1), ("which", 0), ("a", 1), ("bb", 1), ("xy", 0)]
+    store = make_store(parts[:3], parts[3:6], parts[6:])
+    lengths = [len(text) for text, _ in parts]
+    parents = [-1, 0, 0, -1, 0, 0, -1]
+    return ExampleStore(
+        store.token_ids,
+        store.weights,
+        store.offsets,
+        store.places,
+        store.files,
+        np.array([0, 3, 6, 7]),
+        np.array(list(zip(lengths, parents, strict=True))),
+    )
+
+
+def test_segments_of_a_batch_are_where_training_puts_them():
+    store, order = make_pairs(), [1, 2, 0]
+    views = [s for e in collect_batch(store, TOKENIZER, order) for s in e.segments]
+    batch = build_batch([segment for tree in store.forest(order) for segment in tree])
+    table, positions = batch["segments"], batch["position_ids"][0]
+
+    assert tuple(view.start for view in views) == table.starts
+    assert tuple(len(view.tokens) for view in views) == table.lengths
+    assert tuple(view.parent for view in views) == table.parents
+    assert [view.position for view in views] == [int(positions[s]) for s in table.starts]
+    assert [list(view.ancestors) for view in views] == [table.ancestors(i) for i in range(7)]
+    assert [t.token_id for v in views for t in v.tokens] == batch["input_ids"][0].tolist()
+    assert [e.origin for e in collect_batch(store, TOKENIZER, order)] == [
+        "train.jsonl:11",
+        "train.jsonl:12",
+        "train.jsonl:10",
+    ]
+
+
+def test_terminal_shows_where_segments_begin_and_what_they_see():
+    text = render_batch(collect_batch(make_pairs(), TOKENIZER, [0, 2]), markers=True).plain
+    lines = text.splitlines()
+
+    assert lines[0] == "── segment 0: tokens 0–2, positions 0–2, sees what is before it"
+    assert (
+        "  ── segment 2, continues segment 0: tokens 6–7, positions 3–4, sees what is before it "
+        "and all of segment 0"
+    ) in lines
+    assert "   train.jsonl:12, example 2" in lines
+    assert sum(line.startswith("trained: ") for line in lines) == 1
+
+
+def test_encoder_segments_see_themselves_both_ways():
+    (example,) = collect_batch(make_store([("abc", 0)]), TOKENIZER, [0], causal=False)
+    assert example.segments[0].header.endswith("sees itself both ways")
+
+
+def test_batch_page_draws_what_attention_may_see(tmp_path):
+    examples = collect_batch(make_pairs(), TOKENIZER, [0, 2])
+    page = build_inspect_page(examples, tmp_path / "p.html", batch=4).read_text(encoding="utf-8")
+
+    assert "<h1>Batch 4</h1>" in page
+    assert [p.split()[0] for p in re.findall(r'points="([^"]*)"', page)] == [
+        *("0,0", "3,3", "6,6", "8,8"),
+    ]
+    above = re.findall(r'class="above" x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"', page)
+    assert above == [("0", "3", "3", "3"), ("0", "6", "3", "2")]
+    assert len(re.findall(r'<article class="card example segment child"', page)) == 2

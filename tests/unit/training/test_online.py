@@ -236,16 +236,23 @@ def make_rounds(stage, prompts, seed=0):
     return Rounds(job, None, prompts, None, None)
 
 
+class Prompts(int):
+    """So many prompts, each of which is seen once an epoch."""
+
+    def epoch(self, number):
+        return np.arange(self)
+
+
 @pytest.mark.parametrize(("prompts", "each"), [(12, 4), (10, 4), (5, 3), (3, 7)])
 def test_prompts_of_the_rounds_are_shuffled_pass_by_pass(make, prompts, each):
     stage = make(prompts_per_rollout=each).stage
-    numbers = [make_rounds(stage, range(prompts)).choose_prompts(n) for n in range(20)]
+    numbers = [make_rounds(stage, Prompts(prompts)).choose_prompts(n) for n in range(20)]
     joined = [index for chosen in numbers for index in chosen]
     assert {len(chosen) for chosen in numbers} == {each}
     turns = [joined[i : i + prompts] for i in range(0, len(joined) - prompts, prompts)]
     assert all(sorted(turn) == list(range(prompts)) for turn in turns)
     assert len({tuple(turn) for turn in turns}) > 1
-    other = make_rounds(stage, range(prompts), seed=1)
+    other = make_rounds(stage, Prompts(prompts), seed=1)
     assert [i for n in range(20) for i in other.choose_prompts(n)] != joined
 
 

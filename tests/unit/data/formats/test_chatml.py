@@ -19,7 +19,7 @@ def test_rendered_text_becomes_the_messages_again():
     chat = convert_chatml({"text": render(MESSAGES), "metadata": {"id": 1}, "id": "x"})
 
     assert chat.messages == MESSAGES
-    assert chat.keys == {"id": "x"}
+    assert chat.keys == {"metadata.id": "1", "id": "x"}
     assert parse_chatml(render(MESSAGES).strip()) == MESSAGES
 
 

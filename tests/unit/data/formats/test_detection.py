@@ -4,6 +4,8 @@ import pytest
 
 from posttrain.config.data import FormatName
 from posttrain.data.formats import FORMATS, choose_format, detect_format
+from posttrain.data.readers import read_rows
+from posttrain.data.records import RowError, check_chat
 from posttrain.errors import DataError
 
 TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -25,7 +27,26 @@ TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
         ({"problem": "a", "solution": "b"}, "math"),
         ({"question": "a", "answer": "b\n#### 2"}, "gsm8k"),
         ({"question": "a", "answer": "b"}, "question_answer"),
-        ({"question": "a", "answer": "b", "choices": ["b", "c"]}, "gsm8k"),
+        ({"question": "a", "answer": "b", "choices": ["b", "c"]}, "multiple_choice"),
+        ({"question": {"stem": "a", "choices": []}, "answerKey": "B"}, "multiple_choice"),
+        ({"stem": "a", "options": [], "answer": "B", "explanation": "c"}, "mcq"),
+        ({"prompt": "a", "completion": "b", "label": "False"}, "kto"),
+        ({"prompt": "a", "response": "b"}, "prompt_response"),
+        ({"system": "SYSTEM: s", "chat": "USER: a ASSISTANT: b"}, "glaive"),
+        ({"conversations": [{"from": "gpt", "value": "<functioncall> {}"}]}, "glaive"),
+        (
+            {"system": '[{"name": "f"}]', "conversations": [{"from": "gpt", "value": "[f(x=1)]"}]},
+            "toolace",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "system", "content": 'use [{"name": "f"}]'},
+                    {"role": "assistant", "content": "[f()]"},
+                ]
+            },
+            "toolace",
+        ),
         ({"input": "a", "output": "b"}, "input_output"),
         ({"instruction": "a", "input": "", "output": "b"}, "alpaca"),
         ({"instruction": "a", "context": "", "response": "b"}, "dolly"),
@@ -45,6 +66,13 @@ def test_conversations_are_found(row, name):
         ({"instruction": "a", "chosen": "b", "rejected": "c"}, "alpaca_preference"),
         ({"chosen": [], "rejected": []}, "messages_preference"),
         ({"chosen_messages": [], "rejected_messages": []}, "v1_preference"),
+        ({"chosen": "\n\nHuman: a", "rejected": "Human: a"}, "hh_rlhf"),
+        (
+            {"prompt": [], "chosen": [TURNS[1], TURNS[0], TURNS[1]], "rejected": [TURNS[1]]},
+            "first_turn_preference",
+        ),
+        ({"prompt": [], "chosen": [TURNS[1]], "rejected": [TURNS[1]]}, "preference"),
+        ({"prompt": [], "chosen": TURNS, "rejected": TURNS}, "preference"),
     ],
 )
 def test_pairs_are_found(row, name):
@@ -141,3 +169,55 @@ def test_odd_values_do_not_stop_detection(row):
     whole = {"instruction": "a", "output": "b"}
 
     assert detect_format([row, whole, whole], "rows.json")[0] == "alpaca"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "wanted", "records", "rejects"),
+    [
+        ("llamafactory/alpaca_en_demo.json", "chat", "alpaca", 999, 0),
+        ("llamafactory/identity.json", "chat", "alpaca", 91, 0),
+        ("llamafactory/glaive_toolcall_en_demo.json", "chat", "sharegpt", 300, 0),
+        ("llamafactory/kto_en_demo.json", "chat", "kto", 150, 150),
+        ("llamafactory/v1_sft_demo.jsonl", "chat", "messages", 500, 0),
+        ("llamafactory/dpo_en_demo.json", "preference", "sharegpt_preference", 300, 0),
+        ("llamafactory/v1_dpo_demo.jsonl", "preference", "v1_preference", 10, 0),
+        ("formats/litgpt/alpaca.json", "chat", "alpaca", 23, 0),
+        ("formats/litgpt/dolly.json", "chat", "dolly", 12, 0),
+        ("formats/litgpt/longform_train.json", "chat", "input_output", 17, 0),
+        ("formats/litgpt/longform_val.json", "chat", "input_output", 9, 0),
+        ("formats/torchtune/alpaca_tiny.json", "chat", "alpaca", 100, 0),
+        ("formats/torchtune/chat_tiny.json", "chat", "sharegpt", 1, 0),
+        ("formats/torchtune/instruct_tiny.json", "chat", "dolly", 2, 0),
+        ("formats/torchtune/hh_rlhf_tiny.json", "preference", "messages_preference", 1, 0),
+        ("formats/torchtune/stack_exchange_paired_tiny.json", "preference",
+         "stack_exchange", 25, 0),
+        ("toolcall/dolci_real_row.jsonl", "chat", "dolci", 1, 0),
+        ("toolcall/dolci_shaped_DERIVED_from_bfcl.jsonl", "chat", "dolci", 240, 0),
+        ("toolcall/xlam_real_row.jsonl", "chat", "xlam", 1, 0),
+        ("toolcall/trl_toolcall_sft.jsonl", "chat", "messages", 8, 0),
+        ("toolcall/trl_toolcall_dpo.jsonl", "preference", "first_turn_preference", 8, 0),
+        ("gsm8k/test.jsonl", "chat", "gsm8k", 1319, 0),
+        ("math/math500.jsonl", "chat", "math", 500, 0),
+        ("mcq/agieval/sat-en.jsonl", "chat", "multiple_choice", 206, 0),
+        ("mcq/arc/ARC-Challenge-Dev.jsonl", "chat", "multiple_choice", 294, 0),
+    ],
+)  # fmt: skip
+def test_every_real_file_is_found_and_all_its_rows_are_accounted_for(
+    shared_data, name, kind, wanted, records, rejects
+):
+    rows = [row for _, row in read_rows(shared_data / name)]
+
+    found, evidence = detect_format(rows[:50], name, kind)
+
+    assert found == wanted, evidence
+    refused = 0
+    for row in rows:
+        try:
+            content = FORMATS[found].convert(row)
+        except RowError:
+            refused += 1
+            continue
+        answers = [content.chosen, content.rejected] if kind == "preference" else []
+        for chat in [content.answered(answer) for answer in answers] or [content]:
+            check_chat(chat)
+    assert (len(rows) - refused, refused) == (records, rejects)

@@ -8,6 +8,7 @@ from posttrain.data.formats.preference import (
     convert_preference,
     convert_sharegpt_pair,
     convert_stack_exchange,
+    convert_transcript_pair,
 )
 from posttrain.data.readers import read_rows
 from posttrain.samples.preference import generate_preference
@@ -72,6 +73,13 @@ def parts(pair):
         ),
         (convert_instruction_pair, {"instruction": "q", "chosen": "good", "rejected": "bad"}),
         (convert_stack_exchange, {"question": "q", "response_j": "good", "response_k": "bad"}),
+        (
+            convert_transcript_pair,
+            {
+                "chosen": "\n\nHuman: q\n\nAssistant: good",
+                "rejected": "\n\nHuman: q\n\nAssistant: bad",
+            },
+        ),
     ],
 )
 def test_every_shape_becomes_the_same_pair(convert, row):
@@ -96,6 +104,39 @@ def test_conversations_share_all_but_their_last_turn(reason):
     assert parts(pair) == (["s", "q", "good", "r"], "good", "bad")
     other = {"chosen": [*head, GOOD], "rejected": [*head[:3], QUESTION, BAD]}
     assert reason(convert_messages_pair, other) == "chosen and rejected do not share their prompt"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        ("Human: q", "Human: q", "not a transcript"),
+        ("Well.\n\nHuman: q\n\nAssistant: a", "Human: q\n\nAssistant: b", "not a transcript"),
+        ("Human: q\n\nAssistant:", "Human: q\n\nAssistant: b", "no `chosen`"),
+        ("Human: q\n\nAssistant: a", "Human: r\n\nAssistant: b",
+         "chosen and rejected do not share their prompt"),
+        ("Human: q\n\nAssistant: a", "Human: q\n\nAssistant: b\n\nHuman: c",
+         "chosen and rejected do not share their prompt"),
+        (3, "Human: q\n\nAssistant: b", "`chosen` is not text"),
+    ],
+)  # fmt: skip
+def test_transcripts_that_make_no_pair_have_their_reason(chosen, rejected, expected, reason):
+    row = {"chosen": chosen, "rejected": rejected}
+
+    assert reason(convert_transcript_pair, row) == expected
+
+
+def test_loss_weights_of_a_pair_are_those_of_every_pair(reason):
+    def weighed(message, weight):
+        return {**message, "loss_weight": weight}
+
+    prompt = [weighed(QUESTION, 0.0)]
+    good = {"chosen": [*prompt, weighed(GOOD, 1.0)], "rejected": [*prompt, weighed(BAD, 1.0)]}
+
+    pair = convert_messages_pair(good)
+
+    assert (pair.prompt, pair.chosen, pair.rejected) == ((QUESTION,), GOOD, BAD)
+    half = {**good, "rejected": [*prompt, weighed(BAD, 0.5)]}
+    assert reason(convert_messages_pair, half) == "a loss weight on an answer of a pair"
 
 
 def row(**changes):
@@ -123,6 +164,10 @@ def row(**changes):
             {"metadata": {"chosen_score": float("nan"), "rejected_score": 1}},
             "a score is not a number",
         ),
+        ({"chosen_score": 10**400, "rejected_score": 1}, "a score is not a number"),
+        ({"chosen_score": True, "rejected_score": False}, "a score is not a number"),
+        # A table holds its numbers as text.
+        ({"chosen_score": "9", "rejected_score": "10"}, "chosen score is not above rejected score"),
         ({"prompt": [QUESTION, GOOD]}, "the prompt does not end with a turn to answer"),
         (
             {"prompt": "<|im_start|>user\nq<|im_end|>\n"},

@@ -35,7 +35,7 @@ def test_references_go_by_several_names(fields, reference):
     ("row", "expected"),
     [
         ({"prompt": ""}, "no `prompt`"),
-        ({"prompt": []}, "no `messages`"),
+        ({"prompt": []}, "no `prompt`"),
         ({"prompt": 3}, "`prompt` is not text"),
         ({"prompt": ["q"]}, "a message is not {role, content}"),
     ],

@@ -12,6 +12,7 @@ from posttrain.data.formats import FORMATS
 from posttrain.data.readers import read_rows
 from posttrain.data.records import Origin, Record
 from posttrain.data.templates import ChatRenderer
+from posttrain.data.tokens import stock_codec
 from posttrain.samples.tools import generate_tools
 
 
@@ -25,9 +26,9 @@ def tokenizer(shared_data):
 def encode(tokenizer, name, rows, *, last_only=False):
     convert = FORMATS[name].convert
     records = [Record(convert(row), Origin("rows", i)) for i, row in enumerate(rows, start=1)]
-    items = list(
-        encode_records(records, ChatRenderer(tokenizer), EncodeOptions(4096, last_only=last_only))
-    )
+    options = EncodeOptions(4096, "last_assistant" if last_only else "all_assistant")
+    codec = stock_codec(tokenizer)
+    items = list(encode_records(records, ChatRenderer(tokenizer), codec, options))
     examples = [item for item in items if not isinstance(item, Reject)]
     assert [c.name for c in audit_examples(examples, tokenizer) if c.failures] == []
     return examples, Counter(item.reason for item in items if isinstance(item, Reject))

@@ -76,17 +76,17 @@ def test_calls_in_openai_notation_are_kept():
     [
         ({}, "no `conversations`"),
         ({"conversations": []}, "no `conversations`"),
-        ({"conversations": ["a"]}, "a turn is not {from, value}"),
-        ({"conversations": [{"value": "a"}]}, "a turn is not {from, value}"),
+        ({"conversations": ["a"]}, "a message is not {role, content}"),
+        ({"conversations": [{"value": "a"}]}, "a message is not {role, content}"),
         ({"conversations": [said("narrator", "a")]}, "unknown role"),
-        ({"conversations": [said("human", ["a"])]}, "content is not text"),
+        ({"conversations": [said("human", [3])]}, "content is not text"),
         ({"conversations": [said("function_call", "f")]}, "a function call cannot be read"),
         ({"conversations": [said("function_call", "{")]}, "broken JSON inside a field"),
         ({"conversations": [said("system", "a")], "system": "b"}, "two system prompts"),
         ({"conversations": [said("human", "a")], "tools": "f"}, "broken JSON inside a field"),
         (
-            {"conversations": [{**said("gpt", "a"), "weight": 0}]},
-            "`weight` of a message is not supported",
+            {"conversations": [{**said("gpt", "a"), "weight": -1}]},
+            "a loss weight is negative or not finite",
         ),
     ],
 )

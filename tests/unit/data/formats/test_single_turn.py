@@ -51,7 +51,19 @@ def test_math_reference_is_the_last_balanced_box(solution, reference):
 
     assert chat.reference == reference
     assert pairs(chat) == [("user", "p"), ("assistant", solution)]
-    assert chat.keys == {"subject": "Algebra"}
+    assert {key: chat.keys[key] for key in ("subject", "level")} == {
+        "subject": "Algebra",
+        "level": "3",
+    }
+
+
+def test_math_answer_is_also_kept_in_its_normal_writing():
+    solution = r"So $\boxed{\dfrac12 \text{ cm}}$."
+
+    chat = convert_math({"problem": "p", "solution": solution, "normalized_answer": "stale"})
+
+    assert chat.reference == r"\dfrac12 \text{ cm}"
+    assert chat.keys == {"normalized_answer": r"\frac{1}{2}"}
 
 
 @pytest.mark.parametrize("solution", ["7", r"\boxed{7", r"\boxed{}"])

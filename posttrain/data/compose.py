@@ -1,0 +1,169 @@
+"""From all rows to a finished data set: what is kept, where it goes, its report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain.config.data import DataConfig, MixtureConfig
+from posttrain.data.accounts import describe_data_set
+from posttrain.data.audit import check_audit, merge_checks
+from posttrain.data.build import BuildPlan
+from posttrain.data.choose import DROPPED, TEST, TRAIN, VALIDATION, Choice, choose_rows
+from posttrain.data.collect import AllRows, collect_rows
+from posttrain.data.encode import Example
+from posttrain.data.encoders import TextEncoder, build_encoder
+from posttrain.data.evaluations import build_index
+from posttrain.data.mixture import SourceShare, plan_draws
+from posttrain.data.parts import list_parts
+from posttrain.data.records import Record, Reject, Text
+from posttrain.data.store import (
+    ExampleBlock,
+    ExampleStore,
+    Mixture,
+    load_store,
+    read_blocks,
+    save_store,
+)
+from posttrain.errors import DataError
+from posttrain.files import dump_line, write_json
+
+Array = np.ndarray[Any, Any]
+_AUDITED = 256
+
+
+def compose_data(
+    config: DataConfig, tokenizer: Any, building: Path, identity: dict[str, str]
+) -> None:
+    """Read, encode, choose and write a whole data set.
+
+    Args:
+        config: With every source's ``path`` settled.
+        tokenizer: The model's.
+        building: Folder to fill: stores ``train`` and ``validation``, ``report.json``,
+            ``rejects.jsonl``, ``test.jsonl``.
+        identity: Entries of the report by which the data set is found again.
+
+    Raises:
+        DataError: Unusable input, too many rejects, or a failed mask audit.
+    """
+    encoder = build_encoder(config, tokenizer)
+    parts = list_parts(config, encoder.kind)
+    evaluations = build_index(config.contamination)
+    spill = building / "rows"
+    rows = collect_rows(parts, BuildPlan(config, encoder, evaluations.index), spill)
+    check_rejects(config, rows)
+    choice = choose_rows(config, rows, spill)
+    if not choice.count(TRAIN):
+        raise _nothing_left(config, rows, choice)
+    shutil.copyfile(spill / "rejects.jsonl", building / "rejects.jsonl")
+    _write_dropped(building / "rejects.jsonl", rows, choice)
+    _write_tests(building / "test.jsonl", spill / "tests.jsonl", choice.splits == TEST)
+    split_of_example: Array = np.repeat(choice.splits, rows.columns.examples)
+    files = [str(part.path) for part in parts]
+    for name, split in (("train", TRAIN), ("validation", VALIDATION)):
+        blocks = _pick(spill, split_of_example == split)
+        save_store(building / name, encoder.finish(blocks), files)
+    shutil.rmtree(spill)
+    train, validation = load_store(building / "train"), load_store(building / "validation")
+    if isinstance(encoder, TextEncoder):
+        for store in (train, validation):
+            for examples in _as_examples(store):
+                rows.audit = merge_checks(rows.audit, encoder.audit_blocks(examples))
+    check_audit(rows.audit)
+    mixture = _plan_mixture(config, rows, train)
+    if mixture:
+        write_json(building / "train" / "mixture.json", asdict(mixture))
+    report = describe_data_set(config, rows, choice, (train, validation), mixture, evaluations)
+    write_json(building / "report.json", {**identity, **report, "files": _sizes(building)})
+
+
+def _as_examples(store: ExampleStore) -> Iterator[list[Example]]:
+    """Take blocks of text up again, some at a time."""
+    for start in range(0, len(store), _AUDITED):
+        yield [
+            Example(Record(Text(""), store.origin(i)), *store.example(i), retokenized=False)
+            for i in range(start, min(start + _AUDITED, len(store)))
+        ]
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in found}
+
+
+def check_rejects(config: DataConfig, rows: AllRows) -> None:
+    """Stop where too many rows are unusable.
+
+    Raises:
+        DataError: With the first one, and the reasons counted.
+    """
+    rejected = rows.rejects.total()
+    if rejected <= config.max_reject_fraction * rows.read:
+        return
+    first = rows.first_rejects[0]
+    reasons = ", ".join(f"{n} × {reason}" for reason, n in rows.rejects.most_common(3))
+    raise DataError(
+        f"{first.origin}: {first.reason}"
+        + (f" ({first.detail})" if first.detail else "")
+        + f"; {rejected} of {rows.read} rows are unusable ({reasons})",
+        hint="list them with `posttrain validate`, mend them, or raise "
+        f"data.max_reject_fraction above {config.max_reject_fraction:g}",
+    )
+
+
+def _nothing_left(config: DataConfig, rows: AllRows, choice: Choice) -> DataError:
+    return DataError(
+        f"{config.sources[0].path}: no row is left to train on",
+        hint=f"of {rows.read} rows {rows.rejects.total()} were rejected, "
+        f"{choice.count(DROPPED)} dropped as repeated or contaminated, "
+        f"{choice.count(TEST)} set aside",
+    )
+
+
+def _write_dropped(path: Path, rows: AllRows, choice: Choice) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        for row in np.flatnonzero(choice.splits == DROPPED).tolist():
+            origin, match = rows.origin(row), choice.contaminated.get(row)
+            if match:
+                reject = Reject(origin, CONTAMINATED, f"{match.what}, {match.origin}")
+            else:
+                reject = Reject(origin, REPEATED, f"as {rows.origin(int(choice.repeats[row]))}")
+            file.write(f"{dump_line(reject.to_json())}\n")
+
+
+CONTAMINATED, REPEATED = "in an evaluation set", "repeated"
+
+
+def _write_tests(path: Path, lines: Path, wanted: Array) -> None:
+    with lines.open(encoding="utf-8", newline="\n") as source, path.open("w") as target:
+        for line, take in zip(source, wanted, strict=False):
+            if take:
+                target.write(line)
+
+
+def _pick(spill: Path, wanted: Array) -> Iterator[ExampleBlock]:
+    """Read the examples back, those that are wanted [examples]."""
+    start = 0
+    for block in read_blocks(spill):
+        yield block.select(wanted[start : start + len(block)])
+        start += len(block)
+
+
+def _plan_mixture(config: DataConfig, rows: AllRows, train: ExampleStore) -> Mixture | None:
+    """Settle how often each source is seen in an epoch; None where each example is seen once."""
+    mixed = config.mixture is not None or any(
+        source.weight or source.epochs or source.max_rows for source in config.sources
+    )
+    if not mixed:
+        return None
+    settings = config.mixture or MixtureConfig()
+    source_of_part = np.array([part.source for part in rows.parts])
+    sizes = np.bincount(source_of_part[train.places[:, 0]], minlength=len(config.sources)).tolist()
+    shares = [SourceShare(s.weight, s.epochs, s.max_rows) for s in config.sources]
+    return Mixture(sizes, plan_draws(sizes, shares, settings.temperature), settings.seed)

@@ -1,0 +1,125 @@
+"""Two ways to encode a run of text that holds no added token: tiktoken's, and the tokenizer's."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from functools import cached_property
+from typing import Any, Protocol
+
+from posttrain.data.records import RowError
+from posttrain.data.tokens.agreement import Doubt, find_doubt
+from posttrain.data.tokens.ranks import Ranks, byte_letters
+from posttrain.data.tokens.structure import Structure, atoms, without_lookahead
+
+
+class Runs(Protocol):
+    """Encodes text in which no added token is looked for."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; no text has none."""
+
+    def count_before(self, text: str, place: int) -> int:
+        """Tokens of a text that start before a character."""
+
+
+class StockRuns:
+    """The tokenizer itself, in a copy without its added tokens.
+
+    Args:
+        structure: Of the tokenizer.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self._structure = structure
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return list(self._read(text).ids)
+
+    def count_before(self, text: str, place: int) -> int:
+        """Tokens of a text that start before a character."""
+        return sum(start < place for start, _ in self._read(text).offsets)
+
+    def _read(self, text: str) -> Any:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            # Half of a surrogate pair, which JSON can write as an escape and no tokenizer can read.
+            raise RowError("a text is not valid Unicode", error.reason) from None
+        return self._copy.encode(text, add_special_tokens=False)
+
+    @cached_property
+    def _copy(self) -> Any:
+        from tokenizers import Tokenizer
+
+        bare: dict[str, Any] = {
+            "added_tokens": [],
+            "truncation": None,
+            "padding": None,
+            "post_processor": None,
+        }
+        return Tokenizer.from_str(json.dumps({**self._structure.state, **bare}))
+
+
+class FastRuns:
+    """tiktoken over the tokenizer's own vocabulary; the tokenizer itself where they may differ.
+
+    Args:
+        structure: Of the tokenizer, checked.
+        ranks: Its tokens in the order in which they are made.
+
+    Raises:
+        NotProven: The tokenizer's parts are not ones that have been compared.
+    """
+
+    def __init__(self, structure: Structure, ranks: Ranks) -> None:
+        from tiktoken import Encoding
+
+        pattern = structure.find_pattern()
+        self._stock = StockRuns(structure)
+        self._nfc = structure.needs_nfc()
+        self._doubt: Doubt = find_doubt(atoms(pattern), nfc=self._nfc)
+        simple, self._cuts = without_lookahead(pattern)
+        order = [*ranks.singles, *ranks.merged, *ranks.whole]
+        # Where ids rise in the order of merges, they serve as ranks: single bytes are never made.
+        rising = [*ranks.merged, *ranks.whole]
+        self._ids = None if rising == sorted(rising) else order
+        numbers = order if self._ids is None else range(len(order))
+        mergeable = dict(zip(_bytes_of(structure, order), numbers, strict=True))
+        encoding = Encoding("run", pat_str=simple, mergeable_ranks=mergeable, special_tokens={})
+        self._core = encoding._core_bpe.encode_ordinary
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        if not text.isascii():
+            if self._doubt(text):
+                return self._stock.encode(text)
+            if self._nfc:
+                text = unicodedata.normalize("NFC", text)
+        found: list[int] = []
+        begin = 0
+        for blank in self._cuts.finditer(text):
+            cut = blank.start() + 1
+            found += self._core(text[begin:cut])
+            begin = cut
+        found += self._core(text[begin:] if begin else text)
+        return found if self._ids is None else list(map(self._ids.__getitem__, found))
+
+    def count_before(self, text: str, place: int) -> int:
+        """Tokens of a text that start before a character."""
+        return self._stock.count_before(text, place)
+
+
+def _bytes_of(structure: Structure, numbers: list[int]) -> list[bytes]:
+    names = {number: token for token, number in structure.model["vocab"].items()}
+    table = {ord(letter): byte for letter, byte in byte_letters().items()}
+    return [names[number].translate(table).encode("latin-1") for number in numbers]
+
+
+def find_added(structure: Structure) -> re.Pattern[str]:
+    """Match added tokens as the tokenizers library does: the leftmost, and of these the longest."""
+    longest_first = sorted(structure.added, key=lambda token: (-len(token), token))
+    body = "|".join(map(re.escape, longest_first)) or "(?!)"
+    return re.compile(f"({body})")

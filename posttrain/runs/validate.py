@@ -1,0 +1,125 @@
+"""Tell what is in the rows of files or of a recipe, before a tokenizer or a model is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain.config.data import (
+    DataConfig,
+    PreferenceDataConfig,
+    PromptDataConfig,
+    SampleDataStage,
+    SourceConfig,
+    TextDataConfig,
+)
+from posttrain.config.recipe import Recipe
+from posttrain.config.train import TrainingStage
+from posttrain.config.validate import ValidateConfig
+from posttrain.data.validation import DataSet, Validation
+from posttrain.errors import ConfigError, DataError
+from posttrain.files import write_jsonl
+from posttrain.logs import say, show
+from posttrain.runs.folder import run_folder
+from posttrain.runs.kinds.sample_data import sample_file
+from posttrain.runs.progress import Progress, settle_sources
+
+_KINDS = {
+    PreferenceDataConfig: "preference",
+    PromptDataConfig: "prompt",
+    TextDataConfig: "text",
+}
+
+
+def validate_files(config: ValidateConfig, rejects: Path | None = None) -> None:
+    """Validate files without a recipe.
+
+    Args:
+        config: What to read, and what to ask.
+        rejects: File for one line per finding.
+
+    Raises:
+        DataError: A file cannot be read, or too many rows are unusable.
+    """
+    source = SourceConfig(**{name: getattr(config, name) for name in SourceConfig.model_fields})
+    data = DataSet(
+        str(config.path),
+        (source,),
+        kind=config.kind,
+        dedup=config.dedup,
+        contamination=config.contamination,
+        max_reject_fraction=config.max_reject_fraction,
+    )
+    _validate([data], rejects)
+
+
+def validate_recipe(recipe: Recipe, rejects: Path | None = None) -> None:
+    """Validate the rows of every training stage.
+
+    Args:
+        recipe: With a training stage.
+        rejects: File for one line per finding.
+
+    Raises:
+        ConfigError: There is no training stage.
+        DataError: A file cannot be read, or too many rows are unusable.
+    """
+    _validate(list(_list_data_sets(recipe)), rejects)
+
+
+def _list_data_sets(recipe: Recipe) -> Iterator[DataSet]:
+    made = Progress(recipe, run_folder(recipe))
+    for stage in recipe.stages:
+        if isinstance(stage, SampleDataStage):
+            path = sample_file(stage, made.folder / stage.name)
+            if path.is_file():
+                made.files[stage.name] = path
+    found = False
+    for stage in recipe.stages:
+        if not isinstance(stage, TrainingStage):
+            continue
+        found = True
+        try:
+            settled: Any = settle_sources(stage, made)
+        except ConfigError as error:
+            say(f"{stage.name}: not looked at: {error}")
+            continue
+        config: DataConfig = settled.data
+        yield DataSet(
+            stage.name,
+            config.sources,
+            config.validation_sources,
+            _KINDS.get(type(config), "chat"),
+            config.dedup,
+            config.contamination,
+            config.max_reject_fraction,
+            config if isinstance(config, TextDataConfig) else None,
+        )
+    if not found:
+        raise ConfigError(f"recipe `{recipe.name}`: no training stage, so no data to validate")
+
+
+def _validate(data_sets: Sequence[DataSet], rejects: Path | None) -> None:
+    """Look at all data sets, tell what was found, and fail at the end where there is a reason."""
+    checks = [Validation(data) for data in data_sets]
+    if rejects is not None:
+        read = {source.path for data in data_sets for source in (*data.sources, *data.watched)}
+        if any(path and path.resolve() == rejects.resolve() for path in read):
+            raise ConfigError(f"--rejects: {rejects} is a file to read", hint="choose another name")
+        write_jsonl(rejects, (reject.to_json() for check in checks for reject in check.run()))
+    else:
+        for check in checks:
+            for _ in check.run():
+                pass
+    problem: DataError | None = None
+    for check in checks:
+        if len(checks) > 1:
+            show(f"stage {check.data.name}:")
+        for line in check.lines():
+            show(line)
+        problem = problem or check.find_problem()
+    if rejects is not None:
+        show(f"findings: {rejects}")
+    if problem:
+        raise problem

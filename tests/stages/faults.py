@@ -1,0 +1,88 @@
+"""What can go wrong while a process works, made to go wrong at one exact step.
+
+Python tells an audit hook before it opens, renames or removes a file. At the wanted step the hook
+kills the process or holds it: no clock, no luck, and nothing of ours replaced.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_HELD_SECONDS = 120
+
+
+def kill_at(event: str, ending: str) -> None:
+    """Die by SIGKILL before the first ``event`` at a path that ends so."""
+    _watch(event, ending, lambda: os.kill(os.getpid(), signal.SIGKILL), workers=False)
+
+
+def hold_at(event: str, ending: str, place: Path, *, workers: bool = False) -> None:
+    """Stand still before the first ``event`` at a path that ends so, until ``release``.
+
+    Args:
+        event: Of ``sys.audit``.
+        ending: Of a path of the event.
+        place: Folder; ``held`` appears in it.
+        workers: Only where worker processes are there.
+    """
+    _watch(event, ending, lambda: _hold(place), workers=workers)
+
+
+def note_each(event: str, ending: str, path: Path) -> None:
+    """Append a line to ``path`` before each ``event`` at a path that ends so."""
+
+    def note() -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        os.close(handle)
+
+    _watch(event, ending, note, workers=False, always=True)
+
+
+def limit_file_size(size_bytes: int) -> None:
+    """Refuse to let any file grow further, as a full disk does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+
+def wait_held(place: Path, process: Any) -> None:
+    """Wait until a process stands still."""
+    deadline = time.monotonic() + _HELD_SECONDS
+    while not (place / "held").exists():
+        assert process.is_alive(), "it has ended before it came to that step"
+        assert time.monotonic() < deadline, "it never came to that step"
+        time.sleep(0.005)
+
+
+def release(place: Path) -> None:
+    """Let a process go on that stands still."""
+    (place / "go").touch()
+
+
+def _hold(place: Path) -> None:
+    (place / "held").touch()
+    deadline = time.monotonic() + _HELD_SECONDS
+    while not (place / "go").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _watch(event: str, ending: str, act: Any, *, workers: bool, always: bool = False) -> None:
+    own = os.getpid()  # Worker processes inherit the hook and shall not act.
+    waiting = True
+
+    def look(happened: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal waiting
+        if not waiting or happened != event or os.getpid() != own:
+            return
+        if not any(str(a).endswith(ending) for a in arguments if isinstance(a, str | Path)):
+            return
+        if workers and not multiprocessing.active_children():
+            return
+        waiting = always
+        act()
+
+    sys.addaudithook(look)
