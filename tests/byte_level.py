@@ -9,6 +9,7 @@ CORPUS = (
     "The quick brown fox doesn't jump; it's lazy, and they'll see 1234567 reasons why.\n\n"
     "    def double(x):\n        return 2 * x  # twice\n\tEND\r\n",
     "床前明月光，疑是地上霜。举头望明月，低头思故乡。 Ça naïve cafés, Straße, ПРИВЕТ мир ١٢٣.",
+    "a\n\nb c\n\nd e\n\n\nf \n\n\ng",
     "WE'LL I'M user assistant system   spaces  and\ttabs \n \n x = \\frac{1}{2} != 0.5 :-) ... ---",
 )
 

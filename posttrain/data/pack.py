@@ -76,7 +76,7 @@ def _pack_pass(
     packed: list[np.ndarray[Any, Any]] = []
     carried = order[:0]
     # The numbers of windows only rise, so that each window is one stretch.
-    bounds: np.ndarray[Any, Any] = np.searchsorted(window_of, np.arange(int(window_of[-1]) + 2))
+    bounds = np.asarray(np.searchsorted(window_of, np.arange(int(window_of[-1]) + 2)))
     for window in range(int(window_of[-1]) + 1):
         members = np.concatenate([carried, order[bounds[window] : bounds[window + 1]]])
         bins = pack_sizes(members, sizes, batch_tokens)

@@ -194,12 +194,12 @@ def whole_matches(example: Example, tokenizer: Any) -> bool:
     A template that leaves out what was thought, for it writes prompts only, gives others.
     """
     content: Any = example.record.content
-    ids = _apply(tokenizer, content.messages, content.tools)
+    ids = _with_end(_apply(tokenizer, content.messages, content.tools), example, tokenizer)
     if example.token_ids.tolist() == ids:
         return True
     text, own = (_decode(np.asarray(found), tokenizer) for found in (ids, example.token_ids))
     written = [
-        _squeeze(str(message.get(name) or ""))
+        _squeeze(_pass_through(str(message.get(name) or ""), tokenizer))
         for message in content.messages
         if _is_assistant(message)
         for name in ("reasoning_content", "content")
@@ -211,7 +211,15 @@ def specials_match(example: Example, tokenizer: Any, marks: Marks) -> bool:
     """Whether the special tokens are those of the same conversation without special texts."""
     content: Any = example.record.content
     messages, tools = marks.take_out(content.messages), marks.take_out(content.tools)
-    return marks.count(example.token_ids) == marks.count(_apply(tokenizer, messages, tools))
+    ids = _with_end(_apply(tokenizer, messages, tools), example, tokenizer)
+    return marks.count(example.token_ids) == marks.count(ids)
+
+
+def _with_end(ids: list[int], example: Example, tokenizer: Any) -> list[int]:
+    """Add the end token where a template writes it only when the conversation goes on."""
+    end = tokenizer.eos_token_id
+    lacks = end is not None and ids[-1:] != [end] and example.token_ids[-1:].tolist() == [end]
+    return [*ids, end] if lacks else ids
 
 
 def marks_match(example: Example, tokenizer: Any) -> bool:

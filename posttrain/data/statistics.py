@@ -144,7 +144,7 @@ def find_language(text: str) -> str:
             found["Japanese"] += found.pop("Chinese")
     script = max(found, key=lambda name: found[name])
     if script == "Latin script":
-        small = sum(word in _ENGLISH for word in words)
+        small = sum(word.strip(".,:;?!") in _ENGLISH for word in words)
         if small and small >= _ENGLISH_SHARE * len(words):
             return "English"
     return script if found[script] or any(map(str.isalpha, text)) else "no words"

@@ -62,10 +62,18 @@ def validate_recipe(recipe: Recipe, rejects: Path | None = None) -> None:
         rejects: File for one line per finding.
 
     Raises:
-        ConfigError: There is no training stage.
+        ConfigError: There is no training stage, or none whose rows are there yet.
         DataError: A file cannot be read, or too many rows are unusable.
     """
-    _validate(list(_list_data_sets(recipe)), rejects)
+    if not any(isinstance(stage, TrainingStage) for stage in recipe.stages):
+        raise ConfigError(f"recipe `{recipe.name}`: no training stage, so no data to validate")
+    data_sets = list(_list_data_sets(recipe))
+    if not data_sets:
+        raise ConfigError(
+            f"recipe `{recipe.name}`: no training stage's rows are there yet",
+            hint="`posttrain prepare` makes its sample data; pairs are made by `posttrain run`",
+        )
+    _validate(data_sets, rejects)
 
 
 def _list_data_sets(recipe: Recipe) -> Iterator[DataSet]:
@@ -75,11 +83,9 @@ def _list_data_sets(recipe: Recipe) -> Iterator[DataSet]:
             path = sample_file(stage, made.folder / stage.name)
             if path.is_file():
                 made.files[stage.name] = path
-    found = False
     for stage in recipe.stages:
         if not isinstance(stage, TrainingStage):
             continue
-        found = True
         try:
             settled: Any = settle_sources(stage, made)
         except ConfigError as error:
@@ -96,8 +102,6 @@ def _list_data_sets(recipe: Recipe) -> Iterator[DataSet]:
             config.max_reject_fraction,
             config if isinstance(config, TextDataConfig) else None,
         )
-    if not found:
-        raise ConfigError(f"recipe `{recipe.name}`: no training stage, so no data to validate")
 
 
 def _validate(data_sets: Sequence[DataSet], rejects: Path | None) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from posttrain.data.audit import AuditCheck, describe_audit
 from posttrain.data.prepare import PreparedData, prepare_data
 from posttrain.files import publish_folder
 from posttrain.logs import say
@@ -54,11 +55,8 @@ def describe_data(data: PreparedData) -> None:
     say(f"data: {tokens:,} tokens{share}")
     if joined := report.get("joined_turns"):
         say(f"data:   {joined:,} rows with assistant turns in a row, joined for the template")
-    for check in report["audit"]:
-        say(
-            f"mask audit: {check['name']}: {check['checked'] - check['failures']:,} of "
-            f"{check['checked']:,} pass"
-        )
+    for line in describe_audit(AuditCheck(**check) for check in report["audit"]):
+        say(line)
 
 
 def _say_shares(report: dict[str, Any]) -> None:

@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from posttrain.data.audit import audit_examples, check_audit
 from posttrain.data.encode import EncodeOptions, Example, encode_prompt, encode_records
 from posttrain.data.formats.messages import convert_messages
 from posttrain.data.records import Origin, Record, RowError
@@ -170,21 +171,39 @@ def declare(name, description):
     return {"type": "function", "function": function}
 
 
+@cache
+def make_tokenizer(source, texts):
+    """A tokenizer with the special tokens of all the templates, and its codec."""
+    tokenizer = copy.deepcopy(source)
+    found = sorted({token for text in texts for token in re.findall(TOKENS, text)})
+    kept = (
+        tokenizer.additional_special_tokens
+        if hasattr(tokenizer, "additional_special_tokens")
+        else []
+    )
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [*kept, "<|im_start|>", "<s>", "</s>", *found]}
+    )
+    return tokenizer, stock_codec(tokenizer)
+
+
+ANSWERED = ([{"role": "user", "content": "U"}, {"role": "assistant", "content": "A0Z"}], [])
+THOUGHT = (
+    [ANSWERED[0][0], {"role": "assistant", "content": "<think>\nR\n</think>\n\nA0Z"}],
+    [],
+)
+
+
 class Subject:
     """A tokenizer with a template, and what is made of both."""
 
-    def __init__(self, tokenizer, template):
-        self.tokenizer = copy.deepcopy(tokenizer)
-        own = set(tokenizer.get_vocab())
-        found = sorted(set(re.findall(TOKENS, template)) - own)
-        if "eos_token" in template or "</s>" in found:
-            self.tokenizer.add_special_tokens({"eos_token": "</s>"})
-        if "bos_token" in template:
-            self.tokenizer.add_special_tokens({"bos_token": "<s>"})
-        self.tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *found]})
+    def __init__(self, source, texts, template):
+        self.tokenizer, self.codec = make_tokenizer(source, texts)
+        own_end = "eos_token" in template or "</s>" in template
+        self.tokenizer.eos_token = "</s>" if own_end else source.eos_token
+        self.tokenizer.bos_token = "<s>" if "bos_token" in template else source.bos_token
         self.tokenizer.chat_template = template
         self.renderer = ChatRenderer(self.tokenizer)
-        self.codec = stock_codec(self.tokenizer)
         self.special = {
             t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special
         }
@@ -281,6 +300,7 @@ def check_row(subject, row, train_on, *, tagged):
     pieces = subject.renderer.split_trained(chat, train_on)
     prompt = encode_prompt(chat, subject.renderer, subject.codec)
     ids = example.token_ids.tolist()
+    check_audit(audit_examples([example], subject.tokenizer, train_on=train_on))
     assert ids[: len(prompt)] == prompt
     assert example.trained[len(prompt)]
     # What users and tools wrote is text: the template alone writes special tokens.
@@ -300,6 +320,9 @@ def check_row(subject, row, train_on, *, tagged):
 def check_many(subject, limits, *, tagged=False):
     used = []
 
+    @example(ANSWERED, "all_assistant")
+    @example(THOUGHT, "last_assistant")
+    @example((ANSWERED[0], [declare("look", "at it")]), "completion")
     @limits
     @given(
         conversations(),
@@ -313,15 +336,13 @@ def check_many(subject, limits, *, tagged=False):
     return any(used)
 
 
-@cache
-def template_text(name):
-    return OWN.get(name) or read_template(Path(name))
+OURS = {**OWN, **{name: read_template(Path(name)) for name in shipped_templates()}}
 
 
-@pytest.mark.parametrize("name", ["builtin", *OWN, *shipped_templates()])
+@pytest.mark.parametrize("name", ["builtin", *OURS])
 def test_masks_of_our_own_templates(tiny_tokenizer, name):
-    text = tiny_tokenizer.chat_template if name == "builtin" else template_text(name)
-    subject = Subject(tiny_tokenizer, text)
+    template = OURS.get(name, tiny_tokenizer.chat_template)
+    subject = Subject(tiny_tokenizer, tuple(OURS.values()), template)
 
     used = check_many(subject, CI, tagged=name == "thinking")
 
@@ -332,7 +353,6 @@ TAGGED = r'<tool_call>\n{"name": '
 """What templates write whose calls are JSON in tags."""
 REFUSED = {
     "GLM-4.6",
-    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
     "Qwen-QwQ-32B",
     "chatglm3-6b",
     "deepseek-ai-DeepSeek-V3.2",
@@ -343,19 +363,16 @@ REFUSED = {
 }
 
 
-@cache
-def qwen_tokenizer(folder):
+def test_masks_of_all_real_templates(shared_data):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder / "tokenizers" / "qwen3")
-
-
-def test_masks_of_all_real_templates(shared_data):
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "qwen3")
+    paths = sorted((shared_data / "chat_templates").rglob("*.jinja"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in paths}
     refused = set()
-    for path in sorted((shared_data / "chat_templates").rglob("*.jinja")):
-        text = path.read_text(encoding="utf-8")
-        subject = Subject(qwen_tokenizer(shared_data), text)
+    for name, text in texts.items():
+        subject = Subject(tokenizer, tuple(texts.values()), text)
         if not check_many(subject, LONG, tagged=TAGGED in text):
-            refused.add(path.stem)
+            refused.add(name)
 
     assert refused == REFUSED

@@ -40,27 +40,28 @@ def tiny(cache_dir):
     return str(ensure_tiny("tiny"))
 
 
-@pytest.fixture
-def rows(tmp_path):
-    path = tmp_path / "rows.jsonl"
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Rows at one place for all tests: it is part of what a data set is found by."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     lines = (json.dumps(row, ensure_ascii=False) for row in GENERATORS["chat"](ROWS, 0))
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
 
-@pytest.fixture
-def start(tmp_path, rows, tiny):
-    """Start ``posttrain prepare`` with a cache of its own, or a named one."""
+@pytest.fixture(scope="module")
+def begin(rows, tiny):
+    """Start ``posttrain prepare`` in a folder, with a cache there."""
     begun = []
 
-    def run(*settings, cache="cache", before=None):
-        place = tmp_path / f"process-{len(begun)}"
+    def run(folder, *settings, cache="cache", before=None):
+        place = folder / f"process-{len(begun)}"
         place.mkdir()
         process = Forked(
             ["prepare", str(rows), f"model.path={tiny}", *settings],
             place,
-            folder=tmp_path,
-            environment=environment(tmp_path / cache),
+            folder=folder,
+            environment=environment(folder / cache),
             before=before,
         )
         begun.append(process)
@@ -69,6 +70,12 @@ def start(tmp_path, rows, tiny):
     yield run
     for process in begun:
         process.end()
+
+
+@pytest.fixture
+def start(begin, tmp_path):
+    """Start ``posttrain prepare`` in the test's folder."""
+    return partial(begin, tmp_path)
 
 
 def in_processes(count):
@@ -109,18 +116,25 @@ def the_only(cache):
     return prepared(cache)[name]
 
 
-@pytest.fixture
-def clean(start, tmp_path):
-    """Contents of the data set where nothing has gone wrong."""
-    finished(start(in_processes(1), cache="clean"))
-    return contents(the_only(tmp_path / "clean"))
+@pytest.fixture(scope="module")
+def whole(begin, tmp_path_factory):
+    """The data set where nothing has gone wrong."""
+    folder = tmp_path_factory.mktemp("whole")
+    finished(begin(folder, in_processes(1)))
+    return the_only(folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def clean(whole):
+    """Its contents."""
+    return contents(whole)
 
 
 @pytest.mark.parametrize("moment", DEATHS)
-def test_after_a_kill_9_the_next_start_builds_the_whole(moment, start, clean, tmp_path):
+def test_after_a_kill_9_the_next_start_builds_the_whole(moment, start, whole, clean, tmp_path):
     event, ending = DEATHS[moment]
     if ending == ".folder":
-        ending = f"/{the_only(tmp_path / 'clean').name}"
+        ending = f"/{whole.name}"
     killed = start(before=partial(kill_at, event, ending)).wait(60)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert all(name.startswith(".") for name in prepared(tmp_path / "cache"))
@@ -129,8 +143,8 @@ def test_after_a_kill_9_the_next_start_builds_the_whole(moment, start, clean, tm
     assert contents(the_only(tmp_path / "cache")) == clean
 
 
-def test_of_nine_processes_one_builds_and_eight_take_it(start, clean, tmp_path):
-    name = the_only(tmp_path / "clean").name
+def test_of_nine_processes_one_builds_and_eight_take_it(start, whole, clean, tmp_path):
+    name = whole.name
     builds = tmp_path / "builds"
     first = start(before=partial(hold_and_note, "rows/token_ids.npy", tmp_path, f"/{name}", builds))
     wait_held(tmp_path, first)
@@ -220,11 +234,15 @@ def held(start, rows, tmp_path):
     return run
 
 
-def test_kill_9_of_the_parent_leaves_no_workers(held):
+def test_kill_9_of_the_parent_leaves_no_workers(held, start, clean, tmp_path):
     process, family = held(4)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(60).returncode == -signal.SIGKILL
     wait_ended(family)
+
+    # Nor the lock, which they had inherited.
+    finished(start())
+    assert contents(the_only(tmp_path / "cache")) == clean
 
 
 def test_a_killed_worker_is_one_line_and_no_hang(held, start, clean, tmp_path):

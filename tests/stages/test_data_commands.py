@@ -71,6 +71,9 @@ def test_validate_mistakes(cli, rows, tmp_path):
     complain(cli("validate", "rows.jsonl", "--rejects", "rows.jsonl"), 2, "is a file to read")
     stage = "{stage: sample-data, kind: math, num: 3}"
     complain(cli("validate", write_recipe(tmp_path, stage)), 2, "no training stage")
+    stages = "{stage: sample-data, name: m, kind: math, num: 3}\n"
+    stages += "  - {stage: sft, data: {sources: [{from_stage: m}]}}"
+    complain(cli("validate", write_recipe(tmp_path, stages)), 2, "rows are there yet")
     assert len(load_jsonl(rows)) == 32
 
 

@@ -20,7 +20,9 @@ from posttrain.errors import ConfigError
 _PROVED_FIRST, _PROVED_EACH = 3, 100
 _OF_MARKS = {REWRITES, DIFFERS, REFUSES}
 """Reasons that may be owed to the marks, so that a skeleton is tried."""
-_MOST_SHAPES, _MOST_CASES = 2048, 16
+_MOST_SHAPES, _MOST_SKELETONS, _MOST_CASES = 16384, 1024, 16
+_MOST_TURNS = 64
+"""Longer conversations seldom have a shape in common."""
 
 
 class ChatRenderer:
@@ -51,6 +53,7 @@ class ChatRenderer:
         self._finder = TurnFinder(self._render, self.special, tokenizer.eos_token)
         self._maker = SkeletonMaker(self._template, self._shield)
         self._shapes: dict[tuple[Any, ...], _Shape] = {}
+        self._kept = 0
         self.counts: Counter[str] = Counter()
         """How conversations were split: ``filled`` into a skeleton (``proved`` of them against the
         template) or ``rendered``; and skeletons ``made`` and ``wrong``."""
@@ -106,8 +109,9 @@ class ChatRenderer:
         key = _shape_of(chat, train_on)
         shape = self._shapes.get(key)
         if shape is None:
-            if len(self._shapes) >= _MOST_SHAPES:
+            if len(self._shapes) >= _MOST_SHAPES or self._kept >= _MOST_SKELETONS:
                 self._shapes.clear()
+                self._kept = 0
             shape = self._shapes[key] = _Shape()
         for number, case in enumerate(shape.cases):
             pieces = case.try_fill(chat)
@@ -136,7 +140,7 @@ class ChatRenderer:
         self.counts["proved"] += 1
         pieces = filled
         is_right = self._is_render(chat, filled)
-        if case.uses <= _PROVED_FIRST or not is_right:
+        if case.uses == 1 or not is_right:
             try:
                 pieces = self._split(chat, train_on)
             except RowError:  # marks cannot tell the turns apart where the skeleton can
@@ -174,15 +178,17 @@ class ChatRenderer:
 
     def _make(self, chat: Chat, train_on: TrainOn) -> Fill | None:
         """Make the function of a conversation's skeleton, if there is one."""
+        if len(chat.messages) > _MOST_TURNS or _weighted_others(chat, train_on):
+            return None
         try:
-            if _weighted_others(chat, train_on):
-                return None
             skeleton = self._maker.make(chat, _turns(chat, train_on))
-        except (UntraceableError, RowError):
+            fill = compile_skeleton(skeleton, self._shield, _rest_weight(train_on))
+        except (UntraceableError, SyntaxError, RecursionError):
             self.counts["untraceable"] += 1
             return None
         self.counts["made"] += 1
-        return compile_skeleton(skeleton, self._shield, _rest_weight(train_on))
+        self._kept += 1
+        return fill
 
     def _split(self, chat: Chat, train_on: TrainOn) -> list[Piece]:
         turns = _turns(chat, train_on)

@@ -5,6 +5,9 @@ Instead each turn is rendered with two marks around its content; where they come
 content is. Taking them out again must give the plain render. A turn starts where the inference
 prompt ends, and ends with the special token behind its content or its tool calls. What a template
 drops or rewrites is noticed, and the row is refused.
+
+The last turn is not always trained as it is rendered: some templates end it only where the
+conversation goes on (Qwen1.5), some leave the thinking away that their prompt opens (DeepSeek-R1).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ DIFFERS = "training prompt and inference prompt differ"
 REFUSES = "the template refuses this conversation"
 _OPENED_THINKING = re.compile(r"<think>\s*\Z")
 _MARKS = re.compile(f"[{OPEN}{CLOSE}]")
+_SHOWN = 30
 Span = tuple[int | None, int | None]
 """Start and end of a content in the render; None where it is not known."""
 
@@ -161,7 +165,8 @@ class TurnFinder:
         if is_last or start is None:
             raise RowError(
                 DIFFERS,
-                f"turn {turn + 1}: the generation prompt is not how the render goes on",
+                f"turn {turn + 1}: the prompt ends with {prompt[-_SHOWN:]!r}, and the turn is "
+                "rendered otherwise",
             )
         return start
 

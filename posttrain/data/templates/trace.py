@@ -99,7 +99,7 @@ class Probe:
         kind = type(real)
         if kind is str and name in _TEXT_METHODS:
             return lambda *arguments: self._call(name, arguments)
-        if kind is dict and name in ("get", "items", "keys", "values"):
+        if kind is dict and name in ("get", "items", "keys"):
             return getattr(self, f"_{name}")
         return self._tracer.fail(f"{kind.__name__}.{name}")
 
@@ -134,9 +134,6 @@ class Probe:
         keys = list(self._real)
         self._tracer.ask(f"list({self._source})", keys)
         return keys
-
-    def _values(self) -> list[Any]:
-        return [self[key] for key in self._keys()]
 
     def _items(self) -> list[tuple[Any, Any]]:
         return [(key, self[key]) for key in self._keys()]
@@ -197,8 +194,7 @@ class Probe:
         return self._tracer.ask(source, self._real == _real(other))
 
     def __ne__(self, other: object) -> Any:
-        equal = self.__eq__(other)
-        return NotImplemented if equal is NotImplemented else not equal
+        return NotImplemented if (equal := self.__eq__(other)) is NotImplemented else not equal
 
     def __add__(self, other: Any) -> Any:
         return self._join(self, other)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,13 +31,19 @@ _LOW_MARK, _HIGH_MARK = "\u0334", "\u0345"  # of the lowest and the highest comb
 class Doubt:
     """Finds the characters on which the tokenizer itself must be asked."""
 
-    quick: re.Pattern[str]
-    """Found in every text that holds one, and in some others; a fast search."""
-    exact: re.Pattern[str]
+    odd: re.Pattern[str]
+    """Matches these, and besides them blanks that ASCII has not, and all from U+10000 up: a search
+    for thousands of ranges is slow, and few texts hold any of all these."""
+    starts: tuple[int, ...]
+    """First code point of each range of doubtful characters, rising."""
+    ends: tuple[int, ...]
+    """Last code point of each range."""
 
-    def __call__(self, text: str) -> bool:
-        """Whether a text holds one."""
-        return bool(self.quick.search(text)) and bool(self.exact.search(text))
+    def holds(self, character: str) -> bool:
+        """Whether a character is in doubt."""
+        code = ord(character)
+        place = bisect_right(self.starts, code) - 1
+        return place >= 0 and code <= self.ends[place]
 
 
 def versions() -> dict[str, str]:
@@ -53,48 +60,54 @@ def find_doubt(classes: tuple[str, ...], *, nfc: bool) -> Doubt:
         classes: Classes of characters that a pattern names, as regular expressions.
         nfc: Whether texts are brought to normal form C.
     """
-    key = digest_json({"version": 1, "classes": classes, "nfc": nfc, **versions()})
+    key = digest_json({"version": 2, "classes": classes, "nfc": nfc, **versions()})
     path = cache_root() / "encoders" / f"characters-{key[:32]}.json"
     if path.exists():
         ranges = load_json(path)
     else:
-        characters = _assigned()
-        doubtful = set().union(*(_differ_in_class(name, characters) for name in classes))
+        doubtful = set().union(*map(_differ_in_class, classes))
         if nfc:
-            doubtful |= _differ_in_form(characters)
-        ranges = _ranges(set(map(chr, range(sys.maxunicode + 1))) - set(characters) | doubtful)
+            doubtful |= _differ_in_form()
+        ranges = _ranges_without(set(_assigned()) - doubtful)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, ranges)
-    low = [r for r in ranges if r[0] < 0x10000]
-    return Doubt(_compile([*low, (0x10000, sys.maxunicode)]), _compile(ranges))
+    low = [(first, last) for first, last in ranges if first < 0x10000]
+    blanks = [(ord(blank), ord(blank)) for blank in BLANKS if not blank.isascii()]
+    odd = "".join(
+        f"\\U{first:08x}-\\U{last:08x}"
+        for first, last in [*low, *blanks, (0x10000, sys.maxunicode)]
+    )
+    starts, ends = zip(*ranges, strict=True)
+    return Doubt(re.compile(f"[{odd}]"), starts, ends)
 
 
-def _assigned() -> list[str]:
+@lru_cache(maxsize=1)
+def _assigned() -> tuple[str, ...]:
     """Characters that Python's edition of Unicode knows, without the planes for private use."""
-    return [
-        chr(code)
-        for code in range(_PRIVATE_PLANES)
-        if unicodedata.category(chr(code)) not in ("Cn", "Cs")
-    ]
+    characters = map(chr, range(_PRIVATE_PLANES))
+    return tuple(c for c in characters if unicodedata.category(c) not in ("Cn", "Cs"))
 
 
-def _differ_in_class(name: str, characters: Sequence[str]) -> set[str]:
+@lru_cache(maxsize=64)
+def _differ_in_class(name: str) -> frozenset[str]:
     from tiktoken import Encoding
     from tokenizers import Regex, pre_tokenizers
 
-    text = "".join(characters)
+    text = "".join(_assigned())
     single = {bytes([byte]): byte for byte in range(256)}
     encoding = Encoding("class", pat_str=f"(?:{name})+", mergeable_ranks=single, special_tokens={})
     here = set(encoding.decode_bytes(encoding.encode_ordinary(text)).decode())
     split = pre_tokenizers.Split(Regex(f"(?:{name})+"), "removed")
-    there = set(characters).difference(*(set(piece) for piece, _ in split.pre_tokenize_str(text)))
+    there = set(text).difference("".join(piece for piece, _ in split.pre_tokenize_str(text)))
     # Texts are also cut at blanks, by a list of them.
-    return (here ^ there) | (here ^ set(BLANKS) if name == r"\s" else set())
+    return frozenset((here ^ there) | (here ^ set(BLANKS) if name == r"\s" else set()))
 
 
-def _differ_in_form(characters: Sequence[str]) -> set[str]:
+@lru_cache(maxsize=1)
+def _differ_in_form() -> frozenset[str]:
     from tokenizers import normalizers
 
+    characters = _assigned()
     composed, decomposed = normalizers.NFC(), normalizers.NFD()
     doubtful = _compare("NFC", composed.normalize_str, characters)
     doubtful |= _compare("NFD", decomposed.normalize_str, characters)
@@ -108,7 +121,7 @@ def _differ_in_form(characters: Sequence[str]) -> set[str]:
     for mark in {unicodedata.combining(c): c for c in marks}.values():
         for pairs in ([c + mark for c in marks], [mark + c for c in marks]):
             doubtful |= _compare("NFD", decomposed.normalize_str, pairs, ignore={mark})
-    return doubtful
+    return frozenset(doubtful)
 
 
 def _compare(
@@ -125,13 +138,7 @@ def _compare(
     return found - set(ignore)
 
 
-def _ranges(characters: Iterable[str]) -> list[tuple[int, int]]:
-    codes = sorted(map(ord, characters))
-    breaks = [i for i, (a, b) in enumerate(pairwise(codes), start=1) if b != a + 1]
-    starts, ends = [0, *breaks], [*breaks, len(codes)]
-    return [(codes[a], codes[b - 1]) for a, b in zip(starts, ends, strict=True) if codes]
-
-
-def _compile(ranges: Iterable[Sequence[int]]) -> re.Pattern[str]:
-    body = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
-    return re.compile(f"[{body}]")
+def _ranges_without(characters: Iterable[str]) -> list[tuple[int, int]]:
+    """Stretches of code points that have none of some characters."""
+    codes = [-1, *sorted(map(ord, characters)), sys.maxunicode + 1]
+    return [(a + 1, b - 1) for a, b in pairwise(codes) if b - a > 1]

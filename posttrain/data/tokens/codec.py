@@ -128,7 +128,7 @@ class SegmentCodec:
             if number % 2:
                 ids.append(self._added[part])
             elif part:
-                ids += self._run(part)
+                ids += self._kept.get(part) or self._run(part)
         self._check(text, ids)
         return ids
 
@@ -149,12 +149,13 @@ class SegmentCodec:
         else:
             ids, places = laid.ids, laid.places
         self._check(text, laid.ids)
-        counts = np.diff(np.array(places), prepend=0)
-        return Encoded(
-            np.array(ids, dtype=np.int32),
-            np.repeat(np.array(weights, dtype=np.float32), counts),
-            retokenized,
-        )
+        spread: Array = np.zeros(len(ids), dtype=np.float32)
+        begin = 0
+        for weight, end in zip(weights, places, strict=True):
+            if weight:
+                spread[begin:end] = weight
+            begin = end
+        return Encoded(np.array(ids, dtype=np.int32), spread, retokenized)
 
     def take_samples(self) -> Samples:
         """Give what the spot checks since the last call have found."""
@@ -164,32 +165,37 @@ class SegmentCodec:
 
     def _lay(self, text: str, cuts: Sequence[int]) -> _Laid:
         """Encode a text and find the tokens at some characters, given in order."""
-        laid = _Laid([], [], [])
-        begin, cut = 0, 0
-        for number, part in enumerate(self._split(text)):
-            before, end = len(laid.ids), begin + len(part)
-            if number % 2:
-                laid.ids.append(self._added[part])
+        ids: list[int] = []
+        places: list[int] = []
+        clean: list[bool] = []
+        kept, added = self._kept, self._added
+        begin, is_added = 0, False
+        left = iter(cuts)
+        cut = next(left, -1)
+        for part in self._split(text):
+            before, end = len(ids), begin + len(part)
+            if is_added:
+                ids.append(added[part])
             elif part:
-                laid.ids.extend(self._run(part))
-            while cut < len(cuts) and cuts[cut] <= end:
-                inside = cuts[cut] - begin
-                count, clean = len(laid.ids) - before, True
-                if inside == 0:
+                ids += kept.get(part) or self._run(part)
+            while begin <= cut <= end:
+                count, is_clean = len(ids) - before, True
+                if cut == begin:
                     count = 0
-                elif inside < len(part):
-                    clean = not number % 2
-                    if clean:
-                        count, clean = self._find(part, inside, laid.ids[before:])
-                laid.places.append(before + count)
-                laid.clean.append(clean)
-                cut += 1
-            begin = end
-        return laid
+                elif cut < end:
+                    is_clean = not is_added
+                    if is_clean:
+                        count, is_clean = self._find(part, cut - begin, ids[before:])
+                places.append(before + count)
+                clean.append(is_clean)
+                cut = next(left, -1)
+            begin, is_added = end, not is_added
+        return _Laid(ids, places, clean)
 
     def _find(self, part: str, inside: int, ids: list[int]) -> tuple[int, bool]:
         """Tokens before a character of a run, and whether the text up to it has just these."""
-        left = self._run(part[:inside])
+        start = part[:inside]
+        left = self._kept.get(start) or self._run(start)
         if ids[: len(left)] == left:
             return len(left), True
         if SHIELD in part:
@@ -198,17 +204,16 @@ class SegmentCodec:
         return self._runs.count_before(part, inside), False
 
     def _run(self, part: str) -> list[int]:
-        found = self._kept.get(part)
-        if found is None:
-            found = self._runs.encode(unshield(part))
-            if len(part) <= _SHORT_CHARACTERS or hash(part) in self._seen:
-                if len(self._kept) >= _KEPT_RUNS:
-                    self._kept.clear()
-                self._kept[part] = found
-            else:
-                if len(self._seen) >= _SEEN_RUNS:
-                    self._seen.clear()
-                self._seen.add(hash(part))
+        """Encode a run that is not kept, and keep it if it is likely to come again."""
+        found = self._runs.encode(unshield(part))
+        if len(part) <= _SHORT_CHARACTERS or hash(part) in self._seen:
+            if len(self._kept) >= _KEPT_RUNS:
+                self._kept.clear()
+            self._kept[part] = found
+        else:
+            if len(self._seen) >= _SEEN_RUNS:
+                self._seen.clear()
+            self._seen.add(hash(part))
         return found
 
     def _check(self, text: str, ids: list[int]) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from posttrain.data.tokens.structure import NotProven, Structure
@@ -84,16 +85,14 @@ def merge(word: Iterable[str], places: dict[tuple[str, str], int]) -> tuple[list
     parts = list(word)
     pair: Any = None
     last = len(places)
-    while len(parts) > 1:
-        best, at = last, 0
-        for i in range(len(parts) - 1):
-            place = places.get((parts[i], parts[i + 1]), last)
-            if place < best:
-                best, at = place, i
-        if best == last:
-            break
+    order = [places.get(neighbours, last) for neighbours in pairwise(parts)]
+    while order and (best := min(order)) < last:
+        at = order.index(best)
         pair = (parts[at], parts[at + 1])
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        del order[at]
+        for left in range(max(at - 1, 0), min(at + 1, len(order))):
+            order[left] = places.get((parts[left], parts[left + 1]), last)
     return parts, pair
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from posttrain.data.records import RowError
 from posttrain.data.tokens.agreement import Doubt, find_doubt
 from posttrain.data.tokens.ranks import Ranks, byte_letters
-from posttrain.data.tokens.structure import Structure, atoms, without_lookahead
+from posttrain.data.tokens.structure import SimplePattern, Structure, atoms
 
 
 class Runs(Protocol):
@@ -81,31 +81,46 @@ class FastRuns:
         self._stock = StockRuns(structure)
         self._nfc = structure.needs_nfc()
         self._doubt: Doubt = find_doubt(atoms(pattern), nfc=self._nfc)
-        simple, self._cuts = without_lookahead(pattern)
+        simple = SimplePattern.of(pattern)
+        self._cuts, self._signs = simple.cuts.finditer, simple.signs
         order = [*ranks.singles, *ranks.merged, *ranks.whole]
         # Where ids rise in the order of merges, they serve as ranks: single bytes are never made.
         rising = [*ranks.merged, *ranks.whole]
         self._ids = None if rising == sorted(rising) else order
         numbers = order if self._ids is None else range(len(order))
         mergeable = dict(zip(_bytes_of(structure, order), numbers, strict=True))
-        encoding = Encoding("run", pat_str=simple, mergeable_ranks=mergeable, special_tokens={})
+        encoding = Encoding(
+            "run", pat_str=simple.pattern, mergeable_ranks=mergeable, special_tokens={}
+        )
         self._core = encoding._core_bpe.encode_ordinary
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
+        cut = False
         if not text.isascii():
-            if self._doubt(text):
-                return self._stock.encode(text)
+            if self._doubt.odd.search(text):
+                if any(map(self._doubt.holds, self._doubt.odd.findall(text))):
+                    return self._stock.encode(text)
+                cut = True
             if self._nfc:
                 text = unicodedata.normalize("NFC", text)
+        if not cut:
+            for sign in self._signs:
+                if sign in text:
+                    cut = True
+                    break
+        found = self._encode_cut(text) if cut else self._core(text)
+        return found if self._ids is None else list(map(self._ids.__getitem__, found))
+
+    def _encode_cut(self, text: str) -> list[int]:
         found: list[int] = []
         begin = 0
-        for blank in self._cuts.finditer(text):
-            cut = blank.start() + 1
-            found += self._core(text[begin:cut])
-            begin = cut
-        found += self._core(text[begin:] if begin else text)
-        return found if self._ids is None else list(map(self._ids.__getitem__, found))
+        for blank in self._cuts(text):
+            end = blank.start() + 1
+            found += self._core(text[begin:end])
+            begin = end
+        found += self._core(text[begin:])
+        return found
 
     def count_before(self, text: str, place: int) -> int:
         """Tokens of a text that start before a character."""

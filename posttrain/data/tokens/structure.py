@@ -162,21 +162,32 @@ class Structure:
             raise NotProven("two tokens share an id")
 
 
-def without_lookahead(pattern: str) -> tuple[str, re.Pattern[str]]:
-    r"""Give a pattern that needs no lookahead, and where a text must be cut before it is used.
+@dataclass(frozen=True)
+class SimplePattern:
+    r"""A pattern that needs no lookahead, if a text is cut at some places before.
 
     The lookahead of ``\s+(?!\S)`` leaves the last of several blanks to the word behind them. So a
     word always begins with that blank: no alternative takes in two blanks but those for blanks
     alone, and these end before it. Cut there, a text needs no lookahead: blanks at the end of a
     part are taken whole, and one that stands alone is taken with or without it. Regex engines run
     such patterns twice as fast, and in bounded memory.
-
-    Returns:
-        The simpler pattern, and an expression found one character before each cut.
     """
-    assert pattern.endswith(_LAST)
-    last = BLANKS if pattern == GPT2 else "".join(b for b in BLANKS if b not in "\r\n")
-    return pattern.removesuffix(_LAST) + r"|\s+", re.compile(f"[{BLANKS}][{last}](?=[^{BLANKS}])")
+
+    pattern: str
+    cuts: re.Pattern[str]
+    """Found one character before each cut."""
+    signs: tuple[str, ...]
+    """One of these is in every text that must be cut, unless it has blanks that ASCII has not."""
+
+    @classmethod
+    def of(cls, pattern: str) -> SimplePattern:
+        """Simplify one of ``PATTERNS``."""
+        assert pattern.endswith(_LAST)
+        lines = pattern.endswith(_END)
+        last = "".join(b for b in BLANKS if b not in "\r\n") if lines else BLANKS
+        cuts = re.compile(f"[{BLANKS}][{last}](?=[^{BLANKS}])")
+        signs = ("  ", "\t", "\n ", "\r ", "\v", "\f", *(() if lines else ("\n", "\r")))
+        return cls(pattern.removesuffix(_LAST) + r"|\s+", cuts, signs)
 
 
 def atoms(pattern: str) -> tuple[str, ...]:

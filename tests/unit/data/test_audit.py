@@ -279,6 +279,25 @@ def test_reasoning_and_tool_calls_are_part_of_the_turn(tokenizer_with):
     assert {TURNS, OTHERS} <= failures(leaked, tokenizer)
 
 
+def test_thinking_that_the_prompt_has_opened_is_part_of_the_turn(tokenizer_with):
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>{% endif %}"
+    )
+    tokenizer = tokenizer_with(template)
+
+    def failing(first):
+        answer = "<think>It is 3 + 4.</think>7"
+        record = Record(Chat((user("Sum?"), assistant(answer))), Origin("rows.jsonl", 1))
+        head = (turn("user", "Sum?") + "<|im_start|>assistant\n<think>", 0)
+        rest = answer.removeprefix("<think>")[first:] + "<|im_end|>"
+        example = Example(record, *encode(tokenizer, [head, (rest, 1), ("\n", 0)]), False)
+        return failures(example, tokenizer)
+
+    assert failing(0) == set()
+    assert TURNS in failing(3)  # "It " is nowhere
+
+
 def test_failed_audit_tells_every_check_and_stops_with_places(good, tiny_tokenizer, capsys):
     bad = with_weights(good, lambda mask: mask.fill(0))
     checks = audit_examples([good, bad, good, bad], tiny_tokenizer)

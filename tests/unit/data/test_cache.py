@@ -126,7 +126,8 @@ def test_a_changed_evaluation_set_is_searched_for_anew(job):
     assert matched[0] > matched[1] > 0
 
 
-def test_any_number_of_processes_writes_the_same_bytes(job, tmp_path, monkeypatch):
+def test_any_number_of_processes_writes_the_same_bytes(job, write, tmp_path, monkeypatch):
+    write("rows.jsonl", GENERATORS["math"](1500, 0))  # Several batches for each process.
     job.settings |= {"split": {"validation": 0.2, "test": 0.1}, "dedup": {"method": "near"}}
     search(job)
     written = []
