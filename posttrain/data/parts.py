@@ -11,6 +11,7 @@ from posttrain.data.sources import (
     choose_source_format,
     choose_text_format,
     expand_source,
+    find_text_fields,
     scan_source,
 )
 
@@ -39,7 +40,7 @@ def _settle(config: DataConfig, kind: str, number: int, source: int, file: Sourc
     assert file.path is not None
     if isinstance(config, TextDataConfig):
         name, evidence = choose_text_format(file, config)
-        convert = build_converter(file, name, config.text_fields)
+        convert = build_converter(file, name, find_text_fields(file, config))
         batches = partial(scan_source, file, documents=config.documents)
     else:
         name, evidence = choose_source_format(file, kind)

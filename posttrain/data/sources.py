@@ -25,7 +25,8 @@ from posttrain.data.renaming import check_columns, rename_row
 
 __all__ = [
     "SourceRows", "build_converter", "check_source", "choose_source_format", "choose_text_format",
-    "expand_source", "is_text_file", "open_rows", "read_source", "read_texts", "scan_source",
+    "expand_source", "find_text_fields", "is_text_file", "open_rows", "read_source", "read_texts",
+    "scan_source",
 ]  # fmt: skip
 
 DETECTION_ROWS = 50
@@ -153,7 +154,7 @@ def read_texts(source: SourceConfig, config: TextDataConfig) -> SourceRows:
     parts = []
     for file in expand_source(source):
         found = choose_text_format(file, config)
-        convert = build_converter(file, "text", config.text_fields)
+        convert = build_converter(file, "text", find_text_fields(file, config))
         parts.append(_convert_rows(file, convert, found, config.documents))
     return _join(source, parts)
 
@@ -165,6 +166,11 @@ def choose_text_format(source: SourceConfig, config: TextDataConfig) -> tuple[st
     if source.columns:
         check_columns(source.columns, _read_first(source)[0])
     return "text", f"the first of {', '.join(config.text_fields)}"
+
+
+def find_text_fields(source: SourceConfig, config: TextDataConfig) -> tuple[str, ...]:
+    """Fields that may hold the text of one file's rows; a document of a text file has its own."""
+    return ("text",) if is_text_file(source) else config.text_fields
 
 
 def open_rows(source: SourceConfig) -> Iterator[tuple[Origin, Row]]:

@@ -36,6 +36,7 @@ from posttrain.data.sources import (
     choose_source_format,
     choose_text_format,
     expand_source,
+    find_text_fields,
     is_text_file,
     scan_source,
 )
@@ -154,7 +155,7 @@ class Validation:
             self.files.append(found)
             try:
                 kind = self._settle_format(file, found)
-                convert = build_converter(file, found.format, *self._text_fields())
+                convert = build_converter(file, found.format, *self._text_fields(file))
                 documents = self.data.text.documents if self.data.text else "paragraph"
                 for batch in scan_source(file, documents=documents):
                     for origin, row in batch.rows():
@@ -174,8 +175,8 @@ class Validation:
             except DataError as error:
                 found.problem = error
 
-    def _text_fields(self) -> tuple[tuple[str, ...], ...]:
-        return (self.data.text.text_fields,) if self.data.text else ()
+    def _text_fields(self, file: SourceConfig) -> tuple[tuple[str, ...], ...]:
+        return (find_text_fields(file, self.data.text),) if self.data.text else ()
 
     def _settle_format(self, file: SourceConfig, found: FileFindings) -> str:
         """Settle a file's format and what its rows shall be."""

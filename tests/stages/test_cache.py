@@ -25,6 +25,8 @@ from tests.stages.faults import (
 )
 from tests.stages.started import Forked
 
+# The second file is opened when the rows of the first are with the worker processes.
+FILES = ("first.jsonl", "second.jsonl")
 ROWS = 300
 # Event and path before which the builder dies, in the order in which it gets there.
 DEATHS = {
@@ -42,11 +44,12 @@ def tiny(cache_dir):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Rows at one place for all tests: it is part of what a data set is found by."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    lines = (json.dumps(row, ensure_ascii=False) for row in GENERATORS["chat"](ROWS, 0))
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
+    """Files at one place for all tests: it is part of what a data set is found by."""
+    folder = tmp_path_factory.mktemp("rows")
+    for seed, name in enumerate(FILES):
+        lines = (json.dumps(row, ensure_ascii=False) for row in GENERATORS["chat"](ROWS, seed))
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +223,11 @@ def wait_ended(processes):
 
 
 @pytest.fixture
-def held(start, rows, tmp_path):
+def held(start, tmp_path):
     """Start a process and wait until it stands still with all its workers, in mid-work."""
 
     def run(workers, *settings):
-        before = partial(hold_at, "open", rows.name, tmp_path, workers=True)
+        before = partial(hold_at, "open", FILES[1], tmp_path, workers=True)
         process = start(in_processes(workers), *settings, before=before)
         wait_held(tmp_path, process)
         family = psutil.Process(process.pid).children()

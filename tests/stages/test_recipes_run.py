@@ -118,7 +118,9 @@ def test_ela_mcq_trains_serves_and_is_judged(study, cache_dir, tmp_path):
 def test_math_is_split_trained_rewarded_and_measured_by_level_and_subject(study):
     run, _ = study("math")
     stage = read(run / "sft" / "stage.json")
-    assert stage["settings"]["data"]["split"] == {"validation": 0.1, "test": 0.1, "seed": 42}
+    assert stage["settings"]["data"]["split"] == {
+        "validation": 0.1, "test": 0.1, "seed": 42, "group_by": None, "stratify_by": None
+    }  # fmt: skip
     report = read(run / "sft" / "data" / "report.json")
     parts = [report["examples"]["train"], report["examples"]["validation"], report["test_rows"]]
     assert sum(parts) == report["rows_read"] == 120
