@@ -41,8 +41,10 @@ gpu: $(VENV)/.installed-dev
 	$(PYTEST) -m gpu --require-gpu
 	$(BIN)/python bench/sft.py --device cuda
 
+# TOKENIZER: folder or hub id of a real one; without it the data path is measured in part.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/sft.py
+	$(BIN)/python bench/data.py $(if $(TOKENIZER),all --tokenizer $(TOKENIZER),packing)
 
 preprocess: $(VENV)/.installed
 	$(BIN)/posttrain prepare $(RECIPE) $(SET)

@@ -26,7 +26,7 @@ class ConvertConfig(Config):
     """File of rows to read: JSON, JSONL, CSV, TSV, Parquet or Arrow."""
     out: ConfigPath
     """File to write, by its ending JSON lines (`.jsonl`), one JSON array (`.json`), `.csv`, `.tsv`
-    or `.parquet`; rows that cannot be used go to a `.rejects.jsonl` beside it."""
+    or `.parquet`; rows that cannot be used go to `OUT.rejects.jsonl` beside it."""
     to: WrittenFormat
     """Format to write. `messages_json` keeps nested parts as JSON text, as Arrow needs it."""
     format: FormatName = "auto"
@@ -39,4 +39,4 @@ class ConvertConfig(Config):
     """What becomes of a row with something that `to` has no place for, such as reasoning: a reject
     with that reason; or it is written without, and each loss is counted."""
     overwrite: bool = False
-    """Replace the file `out` where it exists."""
+    """Replace the file `out`, and the one of its rejects, where they exist."""

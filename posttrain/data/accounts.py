@@ -94,7 +94,7 @@ def _describe_contamination(
     config: DataConfig, rows: AllRows, choice: Choice, evaluations: Evaluations
 ) -> dict[str, Any] | None:
     settings = config.contamination
-    if settings is None or evaluations.index is None:
+    if settings is None or (evaluations.index is None and settings.action == "report"):
         return None
     found = {r: m for r, m in sorted(rows.columns.matches.items()) if choice.repeats[r] < 0}
     pairs = [

@@ -47,8 +47,7 @@ def choose_rows(config: DataConfig, rows: AllRows, spill: Path) -> Choice:
         np.where(watched, VALIDATION, DROPPED).astype(np.int8), np.full(len(rows), -1, np.int64)
     )
     if config.dedup is not None and len(learned):
-        first = _find_duplicates(config, rows, learned, spill)
-        choice.repeats[learned] = np.where(first >= 0, learned[first], -1)
+        choice.repeats = _find_duplicates(config, rows, watched, spill)
     choice.contaminated = _find_contaminated(config, rows, choice)
     dropped = np.array(sorted(choice.contaminated), dtype=np.int64)
     kept = learned[(choice.repeats[learned] < 0) & ~np.isin(learned, dropped)]
@@ -56,16 +55,22 @@ def choose_rows(config: DataConfig, rows: AllRows, spill: Path) -> Choice:
     return choice
 
 
-def _find_duplicates(config: DataConfig, rows: AllRows, learned: Array, spill: Path) -> Array:
-    """For each learned row the number, among them, of the first one that it repeats; or -1."""
+def _find_duplicates(config: DataConfig, rows: AllRows, watched: Array, spill: Path) -> Array:
+    """For each learned row the first one that it repeats, watched rows before all others; or -1.
+
+    A watched row [rows, bool] was set aside on purpose: what repeats it is not learned.
+    """
     assert config.dedup is not None
-    if config.dedup.method == "exact":
-        return find_duplicates_exact(rows.columns.exact_digests[learned])
-    # Watched rows come behind all others.
-    sizes = rows.sketch_sizes[: len(learned)]
-    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    sketches = np.memmap(spill / "sketches.bin", dtype=np.uint32, mode="r")
-    return find_duplicates_near(offsets, sketches, config.dedup.threshold)
+    if config.dedup.method == "near":
+        offsets = np.concatenate([[0], np.cumsum(rows.sketch_sizes, dtype=np.int64)])
+        sketches = np.memmap(spill / "sketches.bin", dtype=np.uint32, mode="r")
+        return find_duplicates_near(offsets, sketches, config.dedup.threshold, watched)
+    order = np.argsort(~watched, kind="stable")
+    first = find_duplicates_exact(rows.columns.exact_digests[order])
+    repeats: Array = np.full(len(rows), -1, np.int64)
+    repeats[order] = np.where(first >= 0, order[first], -1)
+    repeats[watched] = -1
+    return repeats
 
 
 def _find_contaminated(config: DataConfig, rows: AllRows, choice: Choice) -> dict[int, Match]:

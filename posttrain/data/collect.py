@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,14 +12,8 @@ from typing import Any
 import numpy as np
 
 from posttrain.data.audit import AuditCheck, merge_checks
-from posttrain.data.build import (
-    BatchResult,
-    BuildPlan,
-    Part,
-    RowColumns,
-    build_batches,
-    choose_workers,
-)
+from posttrain.data.batch import BatchResult, BuildPlan, Part, RowColumns
+from posttrain.data.build import build_batches, choose_workers
 from posttrain.data.records import Origin, Reject
 from posttrain.data.statistics import RowCounts
 from posttrain.data.store import BlockWriter
@@ -82,8 +77,8 @@ def collect_rows(parts: list[Part], plan: BuildPlan, spill: Path) -> AllRows:
     Args:
         parts: The files, in order.
         plan: What is done to each row.
-        spill: Folder to make: columns of all examples, ``rejects.jsonl``, ``tests.jsonl`` with a
-            line per row, and ``sketches.bin``.
+        spill: Folder to make: columns of all examples, ``rejects.jsonl`` (with parts that were
+            left out of rows), ``tests.jsonl`` with a line per row, and ``sketches.bin``.
 
     Returns:
         What is known of the rows.
@@ -101,7 +96,8 @@ def collect_rows(parts: list[Part], plan: BuildPlan, spill: Path) -> AllRows:
         sketches = stack.enter_context((spill / "sketches.bin").open("wb"))
         for part, result in build_batches(parts, plan, workers):
             writer.add(result.block)
-            rejects.writelines(f"{dump_line(reject.to_json())}\n" for reject in result.rejects)
+            unused = itertools.chain(result.rejects, result.parts)
+            rejects.writelines(f"{dump_line(reject.to_json())}\n" for reject in unused)
             tests.writelines(f"{line}\n" for line in result.columns.tests)
             sketches.write(b"".join(sketch.tobytes() for sketch in result.columns.sketches))
             rows.sketch_sizes += map(len, result.columns.sketches)

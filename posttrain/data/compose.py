@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from posttrain.config.data import DataConfig, MixtureConfig
 from posttrain.data.accounts import describe_data_set
 from posttrain.data.audit import check_audit, merge_checks
-from posttrain.data.build import BuildPlan
+from posttrain.data.batch import BuildPlan
 from posttrain.data.choose import DROPPED, TEST, TRAIN, VALIDATION, Choice, choose_rows
 from posttrain.data.collect import AllRows, collect_rows
 from posttrain.data.encode import Example
@@ -30,7 +32,7 @@ from posttrain.data.store import (
     read_blocks,
     save_store,
 )
-from posttrain.errors import DataError
+from posttrain.errors import ConfigError, DataError
 from posttrain.files import dump_line, write_json
 
 Array = np.ndarray[Any, Any]
@@ -66,9 +68,11 @@ def compose_data(
     _write_tests(building / "test.jsonl", spill / "tests.jsonl", choice.splits == TEST)
     split_of_example: Array = np.repeat(choice.splits, rows.columns.examples)
     files = [str(part.path) for part in parts]
+    sources = np.array([part.source for part in parts])
     for name, split in (("train", TRAIN), ("validation", VALIDATION)):
         blocks = _pick(spill, split_of_example == split)
-        save_store(building / name, encoder.finish(blocks), files)
+        runs = _part_by_source(blocks, sources) if _is_mixed(config) else [blocks]
+        save_store(building / name, chain.from_iterable(map(encoder.finish, runs)), files)
     shutil.rmtree(spill)
     train, validation = load_store(building / "train"), load_store(building / "validation")
     if isinstance(encoder, TextEncoder):
@@ -141,7 +145,10 @@ CONTAMINATED, REPEATED = "in an evaluation set", "repeated"
 
 
 def _write_tests(path: Path, lines: Path, wanted: Array) -> None:
-    with lines.open(encoding="utf-8", newline="\n") as source, path.open("w") as target:
+    with (
+        lines.open(encoding="utf-8", newline="\n") as source,
+        path.open("w", encoding="utf-8", newline="\n") as target,
+    ):
         for line, take in zip(source, wanted, strict=False):
             if take:
                 target.write(line)
@@ -155,15 +162,64 @@ def _pick(spill: Path, wanted: Array) -> Iterator[ExampleBlock]:
         start += len(block)
 
 
-def _plan_mixture(config: DataConfig, rows: AllRows, train: ExampleStore) -> Mixture | None:
-    """Settle how often each source is seen in an epoch; None where each example is seen once."""
-    mixed = config.mixture is not None or any(
+def _is_mixed(config: DataConfig) -> bool:
+    return config.mixture is not None or any(
         source.weight or source.epochs or source.max_rows for source in config.sources
     )
-    if not mixed:
+
+
+def _part_by_source(
+    blocks: Iterable[ExampleBlock], sources: Array
+) -> Iterator[Iterator[ExampleBlock]]:
+    """Part the examples of one source from the next one's, so that no text runs across.
+
+    Args:
+        blocks: In order.
+        sources: [files] Number of each file's source.
+    """
+
+    def part() -> Iterator[tuple[int, ExampleBlock]]:
+        for block in blocks:
+            found = sources[block.places[:, 0]]
+            for source in dict.fromkeys(found.tolist()):
+                yield source, block.select(found == source)
+
+    for _, run in groupby(part(), key=itemgetter(0)):
+        yield (block for _, block in run)
+
+
+def _plan_mixture(config: DataConfig, rows: AllRows, train: ExampleStore) -> Mixture | None:
+    """Settle how often each source is seen in an epoch; None where each example is seen once."""
+    if not _is_mixed(config):
         return None
     settings = config.mixture or MixtureConfig()
     source_of_part = np.array([part.source for part in rows.parts])
     sizes = np.bincount(source_of_part[train.places[:, 0]], minlength=len(config.sources)).tolist()
     shares = [SourceShare(s.weight, s.epochs, s.max_rows) for s in config.sources]
-    return Mixture(sizes, plan_draws(sizes, shares, settings.temperature), settings.seed)
+    _check_shares(config, rows, sizes)
+    draws = plan_draws(sizes, shares, settings.temperature)
+    if not sum(draws):
+        wanted = ", ".join(
+            f"{source.epochs:g} epochs of {size}"
+            for source, size in zip(config.sources, sizes, strict=True)
+            if source.epochs
+        )
+        raise ConfigError(
+            f"data.sources: an epoch has no example ({wanted} examples)",
+            hint="raise `epochs`: half an example counts as one",
+        )
+    return Mixture(sizes, draws, settings.seed)
+
+
+def _check_shares(config: DataConfig, rows: AllRows, sizes: Sequence[int]) -> None:
+    """Stop where a source has a share of an epoch and nothing to fill it with."""
+    for number, source in enumerate(config.sources):
+        read = sum(rows.read_of_part[part.number] for part in rows.parts if part.source == number)
+        promised = config.mixture is not None or source.weight or source.epochs
+        if read and promised and not sizes[number]:
+            raise DataError(
+                f"{source.path}: none of its {read:,} rows became a training example, so it cannot "
+                "have the share of an epoch that the recipe gives it",
+                hint="`posttrain validate` says what is wrong with its rows; repeated ones count "
+                "for the source that comes first. Mend it or leave it out",
+            )

@@ -99,7 +99,9 @@ def find_duplicates_exact(digests: Array) -> Array:
     return first
 
 
-def find_duplicates_near(offsets: Array, sketches: Array, threshold: float) -> Array:
+def find_duplicates_near(
+    offsets: Array, sketches: Array, threshold: float, staying: Array | None = None
+) -> Array:
     """Find rows that share most of their word pairs with an earlier one.
 
     The share is that of the common pairs among all of both. Candidates are found by MinHash, then
@@ -110,6 +112,7 @@ def find_duplicates_near(offsets: Array, sketches: Array, threshold: float) -> A
         offsets: Where each row's sketch begins, and the end of the last, int64 [n + 1].
         sketches: All rows' sketches, one behind the other, uint32; may be a memory map.
         threshold: Least share, in (0, 1].
+        staying: Rows that stay whatever they repeat, and count as before all others, bool [n].
 
     Returns:
         For each row the first such row that stays, or -1 where it stays itself, int64 [n].
@@ -120,10 +123,15 @@ def find_duplicates_near(offsets: Array, sketches: Array, threshold: float) -> A
     signatures, buckets = _sign(offsets, sketches, *_choose_bands(threshold))
     stays: Array = np.full(len(signatures), -1, np.int64)
     kept: dict[int, list[int]] = defaultdict(list)
-    for row in np.flatnonzero((buckets >= 0).any(axis=1)).tolist():
+    order = np.flatnonzero((buckets >= 0).any(axis=1))
+    fixed = 0
+    if staying is not None:
+        order = order[np.argsort(~staying[order], kind="stable")]
+        fixed = int(np.count_nonzero(staying[order]))
+    for rank, row in enumerate(order.tolist()):
         shared = [bucket for bucket in buckets[row].tolist() if bucket >= 0]
-        found: set[int] = set().union(*(kept[bucket] for bucket in shared))
-        candidates = np.array(sorted(found), np.int64)
+        found: set[int] = set().union(*(kept[bucket] for bucket in shared if rank >= fixed))
+        candidates = order[sorted(found)]
         if len(candidates):
             alike = (signatures[candidates] == signatures[row]).mean(axis=1)
             candidates = candidates[alike >= threshold - _MARGIN]
@@ -135,7 +143,7 @@ def find_duplicates_near(offsets: Array, sketches: Array, threshold: float) -> A
                 break
         else:
             for bucket in shared:
-                kept[bucket].append(row)
+                kept[bucket].append(rank)
     return stays
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from posttrain.data.overlong import find_breaks, find_longest, split_head
+from posttrain.data.overlong import find_breaks, find_longest, hides_reasoning, split_head
 from posttrain.data.records import Chat, Content, Message, Record, Reject, RowError, check_chat
 from posttrain.data.templates import ChatRenderer, Piece
 from posttrain.data.tokens import Codec
@@ -125,13 +125,15 @@ class _ChatEncoding:
         messages = record.content.messages
         ends = [end for end in find_breaks(messages) if messages[end - 1].get("loss_weight", 1)]
         shorter = [messages[:end] for end in ends]
-        _, example = find_longest(len(ends), partial(self._fit_one, record, shorter))
+        fit = partial(self._fit_one, record, shorter)
+        _, example = find_longest(len(ends), fit, rising=not hides_reasoning(messages))
         return example and replace(example, cut="truncated")
 
     def _split(self, record: Record[Chat], tokens: int) -> list[Example | Reject]:
         """Make examples of runs of exchanges, each as long as fits, behind the system turn."""
         head, turns = split_head(record.content.messages)
         bounds = [0, *find_breaks(turns), len(turns)]
+        rising = not hides_reasoning(turns)
         made: list[Example | Reject] = []
         first = 0
         while first < len(bounds) - 1:
@@ -141,7 +143,8 @@ class _ChatEncoding:
             if not ends:  # the row gives no weight to any of the turns that are left
                 break
             parts = [(*head, *turns[begin : bounds[n]]) for n in ends]
-            size, example = find_longest(len(parts), partial(self._fit_one, record, parts))
+            fit = partial(self._fit_one, record, parts)
+            size, example = find_longest(len(parts), fit, rising=rising)
             first = ends[max(size, 0)]
             if example is None:
                 place = f"turns {len(head) + begin + 1} to {len(head) + bounds[first]}"

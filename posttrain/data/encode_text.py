@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,16 +79,21 @@ def check_room(config: TextDataConfig, frame: Frame) -> int:
     """Return the tokens of text that a block has room for.
 
     Raises:
-        DataError: The marks around a block leave none.
+        DataError: They leave none for a token that another one predicts.
     """
-    size = config.block_tokens - len(frame.before) - len(frame.behind)
-    if size < 1:
+    marks = len(frame.before) + len(frame.behind)
+    size, least = config.block_tokens - marks, _least(frame)
+    if size < least:
         raise DataError(
-            f"data.block_tokens: {config.block_tokens} tokens leave no room between the marks of "
-            "the tokenizer",
-            hint="raise it",
+            f"data.block_tokens: {config.block_tokens} leaves no room for a token to predict",
+            hint=f"make it at least {marks + least}, better hundreds",
         )
     return size
+
+
+def _least(frame: Frame) -> int:
+    """Tokens of text that a block needs: nothing predicts its first token."""
+    return 1 if frame.before else 2
 
 
 def cut_blocks(
@@ -109,10 +115,13 @@ def cut_blocks(
     places: Array = np.zeros((0, 2), np.int64)
     starts: Array = np.zeros(0, np.int64)  # where in `held` each document begins
     for block in documents:
+        if not len(block):
+            continue
         starts = np.concatenate([starts, len(held) + _starts(block.lengths)])
         places = np.concatenate([places, block.places])
         held = np.concatenate([held, block.token_ids])
-        cuts = _cuts(starts, len(held), size, join=join)
+        ends = [len(held)] if join else [*starts[1:].tolist(), len(held)]
+        cuts = _cuts(ends, size, 1 if join else _least(frame))
         if ready := cuts[:-1] if join else cuts:
             yield _lay_out(held, starts, places, ready, frame)
         done = int(cuts[-1][0]) if join and len(cuts) else len(held)
@@ -129,16 +138,21 @@ def _starts(lengths: Array) -> Array:
     return np.cumsum(lengths, dtype=np.int64) - lengths
 
 
-def _cuts(starts: Array, total: int, size: int, *, join: bool) -> list[tuple[int, int]]:
-    """Where each block begins and ends; the last one may go on with what follows."""
-    if join:
-        return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
-    ends = [*starts[1:].tolist(), total]
-    return [
-        (begin, min(begin + size, end))
-        for start, end in zip(starts.tolist(), ends, strict=True)
-        for begin in range(start, end, size)
-    ]
+def _cuts(ends: Sequence[int], size: int, least: int) -> list[tuple[int, int]]:
+    """Where each block begins and ends.
+
+    Args:
+        ends: Where each stretch ends that is cut by itself; the first begins at 0.
+        size: Most tokens of a block.
+        least: Fewest tokens of a stretch's last block, taken from the one before it.
+    """
+    cuts: list[tuple[int, int]] = []
+    for start, end in pairwise([0, *ends]):
+        begins = [*range(start, end, size)]
+        if len(begins) > 1:
+            begins[-1] = min(begins[-1], end - least)
+        cuts += pairwise([*begins, end])
+    return cuts
 
 
 def _lay_out(
@@ -149,7 +163,7 @@ def _lay_out(
     for begin, end in cuts:
         if frame.behind and tuple(held[end - 1 : end].tolist()) == frame.end:
             end -= 1  # what closes the block says the same
-        if end - begin < (1 if frame.before else 2):
+        if end - begin < _least(frame):
             continue
         pieces.append(np.concatenate([frame.before, held[begin:end], frame.behind]))
         kept.append(begin)

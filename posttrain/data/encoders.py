@@ -22,7 +22,7 @@ from posttrain.data.encode_text import Frame, check_room, cut_blocks, encode_doc
 from posttrain.data.overlong import find_breaks, find_longest, split_head
 from posttrain.data.records import Chat, Record, Reject, RowError
 from posttrain.data.store import ExampleBlock
-from posttrain.data.templates import SHIELD, ChatRenderer
+from posttrain.data.templates import ChatRenderer, Shield
 from posttrain.data.tokens import Codec, build_codec
 from posttrain.layout import NO_PARENT
 
@@ -206,6 +206,7 @@ class TextEncoder:
         self._size = check_room(config, self._frame)
         self._join = config.join
         self._codec = build_codec(tokenizer)
+        self._shield = Shield.of(tokenizer)
         self._special = set(tokenizer.all_special_ids)
 
     def encode(self, records: Iterable[Record[Any]]) -> Iterator[Example | Reject]:
@@ -217,8 +218,8 @@ class TextEncoder:
                 yield Reject(record.origin, error.reason, error.detail)
 
     def _ids(self, text: str) -> list[int]:
-        if SHIELD in text:
-            raise RowError("a text holds a noncharacter", "U+FDD2")
+        if self._shield.is_touched(text):
+            text = self._shield.shield_text(text, "the document")
         return self._codec.encode(text)
 
     def finish(self, blocks: Iterable[ExampleBlock]) -> Iterator[ExampleBlock]:

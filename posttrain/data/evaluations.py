@@ -9,11 +9,18 @@ from typing import Any
 from posttrain.config.data import ContaminationConfig, SourceConfig, TextDataConfig
 from posttrain.data.contamination import ContaminationIndex
 from posttrain.data.formats import FORMATS
-from posttrain.data.records import Record, Text
-from posttrain.data.sources import open_rows, read_source, read_texts
+from posttrain.data.readers import describe_broken
+from posttrain.data.records import Origin, Record, Reject, Row, RowError, Text
+from posttrain.data.renaming import rename_row
+from posttrain.data.sources import (
+    expand_source,
+    is_text_file,
+    read_source,
+    read_texts,
+    scan_source,
+)
 from posttrain.errors import DataError
 
-_TEXT_FILES = (".txt", ".md")
 _LOOKED_AT = 50
 
 
@@ -33,14 +40,17 @@ def build_index(config: ContaminationConfig | None) -> Evaluations:
     """Read the evaluation sets.
 
     Raises:
-        DataError: A set cannot be read at all, so that nothing would be compared.
+        DataError: A set cannot be read at all, so that nothing would be compared; or a row of it is
+            broken, and what is found shall be dropped or stop the run.
     """
     if config is None or not config.against:
         return Evaluations()
     problems: list[Record[Any]] = []
     unread = 0
     for source in config.against:
-        records, rejects = _read(source)
+        read = [_read(file, config.action) for file in expand_source(source)]
+        records = [record for found, _ in read for record in found]
+        rejects = [reject for _, refused in read for reject in refused]
         if not records:
             first = rejects[0]
             raise DataError(
@@ -56,19 +66,38 @@ def build_index(config: ContaminationConfig | None) -> Evaluations:
     return Evaluations(index, len(problems), unread, files)
 
 
-def _read(source: SourceConfig) -> tuple[list[Any], list[Any]]:
-    assert source.path is not None
-    if source.path.suffix.lower() in _TEXT_FILES:
-        found = read_texts(source, TextDataConfig(sources=(source,)))
+def _read(file: SourceConfig, action: str) -> tuple[list[Record[Any]], list[Reject]]:
+    if is_text_file(file):
+        found = read_texts(file, TextDataConfig(sources=(file,)))
         return found.records, found.rejects
-    rows = list(open_rows(source))
+    rows, rejects = _read_rows(file, action)
     first = [row for _, row in rows[:_LOOKED_AT]]
     known = any(f.kind == "chat" and f.fits_all(first) for f in FORMATS.values())
-    if known or source.format != "auto":
-        found = read_source(source)
+    if known or file.format != "auto":
+        found = read_source(file)
         return found.records, found.rejects
     # Problems of a shape that nobody could train on are compared by all their texts.
-    return [Record(Text("\n".join(_texts(row))), origin) for origin, row in rows], []
+    return [Record(Text("\n".join(_texts(row))), origin) for origin, row in rows], rejects
+
+
+def _read_rows(file: SourceConfig, action: str) -> tuple[list[tuple[Origin, Row]], list[Reject]]:
+    """Read the rows of a file, columns renamed, and those that cannot be read.
+
+    A search that only reports goes on without a broken row; one that is relied on does not.
+    """
+    rows: list[tuple[Origin, Row]] = []
+    rejects: list[Reject] = []
+    for batch in scan_source(file):
+        for origin, row in batch.rows():
+            if isinstance(row, RowError) and action != "report":
+                raise describe_broken(origin, row)
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                rows.append((origin, rename_row(row, file.columns, file.turns)))
+            except RowError as error:
+                rejects.append(Reject(origin, error.reason, error.detail))
+    return rows, rejects
 
 
 def _texts(value: Any) -> Iterator[str]:

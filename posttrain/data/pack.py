@@ -54,7 +54,8 @@ def plan_batches(
         if remaining <= 0 or (batches is not None and len(plan) >= batches):
             break
         generator = np.random.default_rng((seed, number))
-        order = generator.permutation(len(sizes) if draw is None else draw(number))
+        # What is drawn is in an order already, in which the sources stand evenly.
+        order = generator.permutation(len(sizes)) if draw is None else draw(number)
         taken = round(len(order) * min(1.0, remaining))
         # A pass of no example is none, unless it is all there is (rounding: 3.0000000000000004).
         if not taken and plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from posttrain.config.data import DataConfig, SourceConfig, TextDataConfig
-from posttrain.data.build import Part
+from posttrain.data.batch import Part
 from posttrain.data.sources import (
     build_converter,
     choose_source_format,

@@ -17,6 +17,7 @@ from posttrain.config.data import DataConfig, SourceConfig
 from posttrain.data.compose import compose_data
 from posttrain.data.sources import check_source
 from posttrain.data.store import ExampleStore, load_store
+from posttrain.errors import DataError
 from posttrain.files import (
     cache_root,
     digest_file,
@@ -28,7 +29,7 @@ from posttrain.files import (
 from posttrain.logs import say
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
-_FORMAT_VERSION = 5
+_FORMAT_VERSION = 6
 # What changes how fast, or what is told, but no example.
 _WITHOUT_EFFECT = {"workers"}
 _LOOK_SECONDS = 0.2
@@ -67,7 +68,8 @@ def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
         DataError: Unusable input, too many rejects, or a failed mask audit.
         ConfigError: The tokenizer has no chat template.
     """
-    digest, key = data_digest(config, tokenizer)
+    read = _digest_files(config)
+    digest, key = _address(config, tokenizer, read)
     folder = cache_root() / "prepared" / key[:32]
     with write_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,11 @@ def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
             return found
         with publish_folder(folder) as building:
             compose_data(config, tokenizer, building, {"digest": digest, "key": key})
+            if _digest_files(config) != read:
+                raise DataError(
+                    "a file of the data has changed while it was read",
+                    hint="run the same command again once it is whole",
+                )
         found = _take(folder, key, reused=False)
     assert found is not None, f"{folder}: just built, and not whole"
     return found
@@ -138,13 +145,13 @@ def data_digest(config: DataConfig, tokenizer: Any) -> tuple[str, str]:
         Of the examples, and of all that the folder holds: that the rows were searched for
         evaluation problems, and what was found, changes no example where it is only reported.
     """
-    sources = {
-        "sources": _digest_sources(config.sources),
-        "validation": _digest_sources(config.validation_sources),
-    }
+    return _address(config, tokenizer, _digest_files(config))
+
+
+def _address(config: DataConfig, tokenizer: Any, files: dict[str, Any]) -> tuple[str, str]:
     contamination = config.contamination
     reported = contamination is None or contamination.action == "report"
-    against = _digest_sources(contamination.against) if contamination else []
+    against = files["against"]
     options = {
         "kind": type(config).__name__,
         **config.model_dump(mode="json", exclude={*_WITHOUT_EFFECT, "contamination"}),
@@ -152,7 +159,7 @@ def data_digest(config: DataConfig, tokenizer: Any) -> tuple[str, str]:
     basis = {
         "version": _FORMAT_VERSION,
         "options": options,
-        "files": sources,
+        "files": {name: files[name] for name in ("sources", "validation")},
         "tokenizer": tokenizer_digest(tokenizer),
         "special": tokenizer.special_tokens_map,
         "template": tokenizer.chat_template,
@@ -162,6 +169,15 @@ def data_digest(config: DataConfig, tokenizer: Any) -> tuple[str, str]:
         basis["contamination"] = searched
     digest = digest_json(basis)
     return digest, digest_json([digest, searched])
+
+
+def _digest_files(config: DataConfig) -> dict[str, Any]:
+    """What is in all files that decide about a data set."""
+    return {
+        "sources": _digest_sources(config.sources),
+        "validation": _digest_sources(config.validation_sources),
+        "against": _digest_sources(config.contamination.against) if config.contamination else [],
+    }
 
 
 def _digest_sources(sources: Sequence[SourceConfig]) -> list[list[tuple[Any, ...]]]:

@@ -20,6 +20,7 @@ from posttrain.layout import NO_PARENT, Segment, build_batch
 Array = np.ndarray[Any, Any]
 _HEADER_BYTES = 128
 _GATHERED = 256
+_COUNTED = 65_536
 _COLUMNS: dict[str, tuple[str, int]] = {
     "token_ids": ("<i4", 0),
     "weights": ("<f4", 0),
@@ -229,7 +230,17 @@ class ExampleStore:
     @property
     def trained_tokens(self) -> int:
         """Tokens that carry loss, over all examples."""
-        return int(np.count_nonzero(self.weights))
+        return int(self.count_trained().sum())
+
+    def count_trained(self) -> Array:
+        """Tokens that carry loss per example, [examples]; a part at a time, for memory."""
+        counts: Array = np.zeros(len(self), dtype=np.int64)
+        for first in range(0, len(self), _COUNTED):
+            offsets = self.offsets[first : first + _COUNTED + 1]
+            trained = self.weights[offsets[0] : offsets[-1]] != 0
+            ends: Array = np.concatenate([[0], np.cumsum(trained)])[offsets - offsets[0]]
+            counts[first : first + _COUNTED] = np.diff(ends)
+        return counts
 
     def epoch(self, number: int) -> Array:
         """Examples of one pass over the data, as numbers; the same one may come twice."""

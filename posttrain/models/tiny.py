@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from posttrain.files import cache_root, digest_file, digest_json, publish_folder
+from posttrain.files import cache_root, digest_file, digest_json, publish_folder, write_errors
 from posttrain.logs import quiet_libraries
 from posttrain.samples import math, math_templates
 
@@ -62,7 +62,8 @@ def ensure_tiny(name: str) -> Path:
     corpus = [digest_file(Path(module.__file__ or "")) for module in (math, math_templates)]
     settings = [_SHAPE, VOCABULARY, CHAT_TEMPLATE, _CORPUS_ROWS, corpus, transformers.__version__]
     folder = cache_root() / "models" / f"{name}-{digest_json(settings)[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             with publish_folder(folder) as building:

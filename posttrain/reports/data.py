@@ -20,6 +20,7 @@ from posttrain.reports.terminal import build_table, to_text
 Pairs = list[tuple[str, str]]
 REPORT_NAME = "report.html"
 _SHOWN_REJECTS = 3
+_PART = "part too long"
 _MOST_TURNS = 60
 _EMPTY: Row = {
     "sources": [],
@@ -56,7 +57,7 @@ class DataView:
     facts: Pairs
     """What was done with the rows: examples, split, duplicates, packing."""
     rejects: list[tuple[str, int, list[RejectedRow]]]
-    """Reason, rows, and the first of them."""
+    """Reason, rows (or parts of rows), and the first of them."""
     contamination: Pairs
     lengths: Pairs
     plots: list[Markup]
@@ -145,16 +146,23 @@ def _list_facts(report: Row) -> Iterator[tuple[str, str]]:
         yield "Duplicates", f"{count(dedup['repeated_rows'])} dropped ({dedup.get('method')})"
     if split := report.get("split"):
         yield "Split", _describe_split(split)
-    names = {"truncated": "shortened", "split": "parted", "lost parts": "parts left out"}
-    overlong = {names.get(k, k): n for k, n in (report.get("overlong") or {}).items() if n}
-    if overlong:
-        yield "Too long", ", ".join(f"{count(n)} {name}" for name, n in overlong.items())
+    overlong = report.get("overlong") or {}
+    shown = [f"{count(n)} {name}" for key, name in _CUT.items() if (n := overlong.get(key))]
+    if shown:
+        yield "Too long", ", ".join(shown)
     if joined := report.get("joined_turns"):
         yield "Joined turns", f"in {count(joined)} rows"
     if retokenized := report.get("retokenized"):
         yield "Other ids at a turn's start if encoded whole", count(retokenized)
     if encoder := report.get("encoder"):
         yield "Encoder", f"{encoder.get('name')}: {encoder.get('reason')}"
+
+
+_CUT = {
+    "truncated": "rows shortened",
+    "split": "rows parted",
+    "lost parts": "parts of them left out",
+}
 
 
 def _describe_split(split: Row) -> str:
@@ -171,7 +179,9 @@ _SPLIT_KEYS = ("group_by", "stratify_by")
 
 
 def _list_rejects(report: Row, folder: Path) -> list[tuple[str, int, list[RejectedRow]]]:
-    reasons = report.get("rejects") or {}
+    reasons = dict(report.get("rejects") or {})
+    if parts := (report.get("overlong") or {}).get("lost parts"):
+        reasons[_PART] = parts  # of rows that are used, so no part of the rows' sum
     found = collect_by_reason(folder / "rejects.jsonl", _SHOWN_REJECTS) if reasons else {}
     return [(reason, int(count), found.get(reason, [])) for reason, count in reasons.items()]
 

@@ -63,7 +63,7 @@ def convert_file(config: ConvertConfig) -> None:
         ConfigError: A file would be overwritten, or the output's name says no kind of file.
         DataError: The file cannot be read, its format is not known, or no row can be converted.
     """
-    rejects_path = config.out.with_suffix(".rejects.jsonl")
+    rejects_path = _rejects_path(config)
     _check_places(config, rejects_path)
     rows = scan_rows(config.path, limit=config.limit)
     first = list(islice(rows, _DETECTION_ROWS))
@@ -85,10 +85,16 @@ def _check_places(config: ConvertConfig, rejects_path: Path) -> None:
     check_row_file(config.out)
     if config.path.resolve() in (config.out.resolve(), rejects_path.resolve()):
         raise ConfigError(f"out: {config.out} is the file to read", hint="choose another name")
-    if config.out.exists() and not config.overwrite:
-        raise ConfigError(
-            f"out: {config.out} exists", hint="overwrite=true replaces it; or choose another name"
-        )
+    for path in (config.out, rejects_path):
+        if path.exists() and not config.overwrite:
+            raise ConfigError(
+                f"out: {path} exists", hint="overwrite=true replaces it; or choose another name"
+            )
+
+
+def _rejects_path(config: ConvertConfig) -> Path:
+    # The whole name, for x.csv and x.jsonl may lie side by side.
+    return config.out.with_name(f"{config.out.name}.rejects.jsonl")
 
 
 def _choose(config: ConvertConfig, first: list[tuple[Origin, Row | RowError]]) -> tuple[str, str]:
@@ -153,7 +159,7 @@ def _convert_rows(
 
 
 def _none_written(rejects: list[Reject], config: ConvertConfig) -> DataError:
-    rejects_path = config.out.with_suffix(".rejects.jsonl")
+    rejects_path = _rejects_path(config)
     write_jsonl(rejects_path, (reject.to_json() for reject in rejects))
     worst = rejects[0]
     detail = f" ({worst.detail})" if worst.detail else ""

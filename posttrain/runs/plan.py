@@ -55,10 +55,10 @@ def plan_recipe(recipe: Recipe) -> str:
 def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> Iterator[str]:
     report = data.report
     yield (
-        f"  rows        {report['rows_read']:,} read -> {len(data.train):,} train + "
-        f"{len(data.validation):,} validation examples + {report['test_rows']:,} test + "
-        f"{sum(report['rejects'].values()):,} not used"
+        f"  rows        {report['rows_read']:,} read = {report['rows_used']:,} used + "
+        f"{report['test_rows']:,} test + {sum(report['rejects'].values()):,} not used"
     )
+    yield (f"  examples    {len(data.train):,} train + {len(data.validation):,} validation")
     if isinstance(stage, GrpoStage | PpoStage):
         check_room(stage, data.train)
         check_references(stage.rewards, data.train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,7 @@ from posttrain.config.recipe import (
     stage_sources,
 )
 from posttrain.data.sources import check_source
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, DataError
 from posttrain.files import digest_file, digest_json
 from posttrain.models.prefix_templates import find_template
 from posttrain.runtime import find_package_versions
@@ -170,17 +171,34 @@ def settle_sources(stage: Stage, progress: Progress) -> Stage:
 
 
 def _evaluation_sets(progress: Progress) -> Iterator[SourceConfig]:
-    """Yield each file of problems of the recipe's evaluate stages that is there."""
-    seen = set()
+    """Yield the problems of the recipe's evaluate stages: each set once, as far as it is used."""
+    found: dict[str, SourceConfig] = {}
     for stage in progress.recipe.stages:
         for task in getattr(stage, "tasks", ()):
             source = getattr(task, "data", None)
             if not isinstance(source, SourceConfig) or isinstance(task, ItemsTask):
                 continue
             path = progress.files.get(source.from_stage) if source.from_stage else source.path
-            if path is not None and path.exists() and path not in seen:
-                seen.add(path)
-                yield source.model_copy(update={"path": path, "from_stage": None})
+            source = source.model_copy(update={"path": path, "from_stage": None})
+            if path is None or not _is_there(source):
+                continue
+            # The first rows of a set are among its rows: of several limits the widest is enough.
+            key = source.model_copy(update={"limit": None}).model_dump_json()
+            if key not in found or _reach(source) > _reach(found[key]):
+                found[key] = source
+    yield from found.values()
+
+
+def _is_there(source: SourceConfig) -> bool:
+    """Whether a source has files. Where it has none, its own stage tells why."""
+    try:
+        return bool(check_source(source))
+    except DataError:
+        return False
+
+
+def _reach(source: SourceConfig) -> float:
+    return math.inf if source.limit is None else source.limit
 
 
 # How often a run speaks and saves changes no weight, and a run that is resumed with another rhythm
@@ -199,7 +217,9 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
         DataError: A source file does not exist.
     """
     stage = _without_reports(stage)
-    settings = _without_places(stage.model_dump(mode="json", exclude=_WITHOUT_EFFECT))
+    # The contents of sources are digested instead of their places.
+    settled = replace_sources(stage, _without_place)
+    settings = settled.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     basis: dict[str, Any] = {"version": __version__, "stage": settings}
     if stage.stage == "sample-data":
         return digest_json(basis)
@@ -242,11 +262,8 @@ def _without_reports(stage: Stage) -> Stage:
     return stage.model_copy(update={"data": data.model_copy(update=update)})
 
 
-def _without_places(value: Any) -> Any:
-    """Drop the paths of sources, wherever they are; their contents are digested instead."""
-    if isinstance(value, dict):
-        return {k: _without_places(v) for k, v in value.items() if k not in ("path", "from_stage")}
-    return [_without_places(item) for item in value] if isinstance(value, list) else value
+def _without_place(source: SourceConfig) -> SourceConfig:
+    return source.model_copy(update={"path": None, "from_stage": None})
 
 
 def _digest_source(source: SourceConfig) -> Iterator[tuple[Any, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from posttrain.config.data import (
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import TrainingStage
 from posttrain.config.validate import ValidateConfig
+from posttrain.data.expansion import expand_source
+from posttrain.data.records import Origin, Reject
 from posttrain.data.validation import DataSet, Validation
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import write_jsonl
@@ -108,9 +112,7 @@ def _validate(data_sets: Sequence[DataSet], rejects: Path | None) -> None:
     """Look at all data sets, tell what was found, and fail at the end where there is a reason."""
     checks = [Validation(data) for data in data_sets]
     if rejects is not None:
-        read = {source.path for data in data_sets for source in (*data.sources, *data.watched)}
-        if any(path and path.resolve() == rejects.resolve() for path in read):
-            raise ConfigError(f"--rejects: {rejects} is a file to read", hint="choose another name")
+        _check_rejects_place(rejects, data_sets)
         write_jsonl(rejects, (reject.to_json() for check in checks for reject in check.run()))
     else:
         for check in checks:
@@ -127,3 +129,64 @@ def _validate(data_sets: Sequence[DataSet], rejects: Path | None) -> None:
         show(f"findings: {rejects}")
     if problem:
         raise problem
+
+
+def _check_rejects_place(rejects: Path, data_sets: Sequence[DataSet]) -> None:
+    """Make sure that the findings replace nothing but findings, and are no rows of the next run.
+
+    Raises:
+        ConfigError: They would.
+    """
+    place = rejects.resolve()
+    for source in _list_read(data_sets):
+        if place in {path.resolve() for path in _find_files(source)}:
+            raise ConfigError(f"--rejects: {rejects} is a file to read", hint="choose another name")
+        if source.path and _holds(source.path, place):
+            raise ConfigError(
+                f"--rejects: {rejects} would be read as rows of {source.path} the next time",
+                hint="choose another folder",
+            )
+    if rejects.exists() and not _holds_findings(rejects):
+        raise ConfigError(
+            f"--rejects: {rejects} exists, and holds no findings of an earlier run",
+            hint="choose another name",
+        )
+
+
+def _list_read(data_sets: Sequence[DataSet]) -> Iterator[SourceConfig]:
+    for data in data_sets:
+        yield from (*data.sources, *data.watched)
+        yield from data.contamination.against if data.contamination else ()
+
+
+def _find_files(source: SourceConfig) -> list[Path]:
+    try:
+        files = [source, *expand_source(source)]
+    except DataError:  # told when it is read
+        files = [source]
+    return [file.path for file in files if file.path is not None]
+
+
+def _holds(source: Path, place: Path) -> bool:
+    """Whether a new file at a place would be one of a source's files."""
+    whole = source.resolve()
+    if whole.is_dir():
+        return place.is_relative_to(whole)
+    # `**/` stands for no folder too.
+    return any(fnmatch(str(place), pattern) for pattern in {str(whole), _drop_levels(whole)})
+
+
+def _drop_levels(pattern: Path) -> str:
+    return str(pattern).replace("**/", "")
+
+
+def _holds_findings(path: Path) -> bool:
+    """Whether a file is empty, or starts with a line as ``--rejects`` writes it."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            line = lines.readline()
+        found = json.loads(line) if line else None
+    except (OSError, ValueError):
+        return False
+    keys = Reject(Origin("", 0), "").to_json().keys()
+    return not line or (isinstance(found, dict) and found.keys() == keys)

@@ -78,9 +78,9 @@ def build_schedule(
         seed=seed,
         epochs=None if stage.steps else stage.epochs,
         batches=stage.steps * per_step if stage.steps else None,
-        draw=store.epoch,
+        draw=store.mixture.draw if store.mixture else None,
     )
-    trained = np.add.reduceat(store.weights != 0, store.offsets[:-1], dtype=np.int64)
+    trained = store.count_trained()
     return Schedule(
         batches,
         np.array([lengths[batch].sum() for batch in batches]),

@@ -43,13 +43,7 @@ def describe_data(data: PreparedData) -> None:
     for reason, count in report["rejects"].items():
         say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
     _say_shares(report)
-    if contamination := report["contamination"]:
-        say(
-            f"contamination: {contamination['matched_rows']:,} of "
-            f"{contamination['training_rows']:,} training rows are among "
-            f"{contamination['evaluation_problems']:,} evaluation problems"
-            + (f": {_ACTIONS[contamination['action']]}" if contamination["matched_rows"] else "")
-        )
+    _say_contamination(report["contamination"])
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f", {trained:,} of them trained ({trained / tokens:.0%})" if trained else " of prompts"
     say(f"data: {tokens:,} tokens{share}")
@@ -59,12 +53,32 @@ def describe_data(data: PreparedData) -> None:
         say(line)
 
 
+def _say_contamination(found: dict[str, Any] | None) -> None:
+    if not found:
+        return
+    if not found["against"]:
+        say(
+            f"contamination: nothing was searched: `{found['action']}` is set, and there is no "
+            "evaluation set"
+        )
+        return
+    unread = f" ({found['unread_problems']:,} more not read)" if found["unread_problems"] else ""
+    say(
+        f"contamination: {found['matched_rows']:,} of {found['training_rows']:,} training rows are "
+        f"among {found['evaluation_problems']:,} evaluation problems{unread}"
+        + (f": {_ACTIONS[found['action']]}" if found["matched_rows"] else "")
+    )
+
+
 def _say_shares(report: dict[str, Any]) -> None:
     """Say what was shortened, and how often each source is seen."""
     overlong = {name: count for name, count in report["overlong"].items() if count}
+    parts = overlong.pop("lost parts", 0)
     if overlong:
         shown = ", ".join(f"{count:,} {name}" for name, count in overlong.items())
-        say(f"data:   too long, and not rejected: {shown}")
+        say(f"data:   rows too long, and not rejected: {shown}")
+    if parts:
+        say(f"data:   {parts:,} parts of rows left out: part too long (see rejects.jsonl)")
     for source in report["mixture"] or ():
         say(
             f"mixture: {source['path']}: {source['draws']:,} of {source['examples']:,} examples "
@@ -73,10 +87,14 @@ def _say_shares(report: dict[str, Any]) -> None:
 
 
 def _say_rows(report: dict[str, Any], rejected: int) -> None:
+    used = f"{report['rows_used']:,}"
     say(
-        f"data: {report['rows_read']:,} rows read = {report['examples']['train']:,} train + "
-        f"{report['examples']['validation']:,} validation + {report['test_rows']:,} test + "
+        f"data: {report['rows_read']:,} rows read = {used} used + {report['test_rows']:,} test + "
         f"{rejected:,} not used"
+    )
+    say(
+        f"data: {used} rows -> {report['examples']['train']:,} train + "
+        f"{report['examples']['validation']:,} validation examples"
     )
 
 

@@ -114,11 +114,14 @@ class Rounds:
         """Examples of a round: slices of an endless row of shuffled passes."""
         count, size = self.stage.prompts_per_rollout, len(self.prompts.epoch(0))
         places = range(number * count, (number + 1) * count)
-        orders = {
-            turn: np.random.default_rng((self.seed, turn)).permutation(self.prompts.epoch(turn))
-            for turn in {place // size for place in places}
-        }
+        orders = {turn: self._order(turn) for turn in {place // size for place in places}}
         return [int(orders[place // size][place % size]) for place in places]
+
+    def _order(self, turn: int) -> Any:
+        """Prompts of one pass; what a mixture draws is in an order already."""
+        if self.prompts.mixture:
+            return self.prompts.mixture.draw(turn)
+        return np.random.default_rng((self.seed, turn)).permutation(len(self.prompts))
 
     def _begin(self, number: int, model: Any) -> None:
         examples = self.choose_prompts(number)

@@ -34,7 +34,7 @@ def test_dolci_becomes_text_columns_and_every_reject_has_its_place(cli, tmp_path
         convert_dolci(row) for row in rows if row["id"] != "lone"
     ]
     assert {type(value) for row in written for value in row.values()} == {str}
-    (reject,) = read_rows(tmp_path / "train.rejects.jsonl")
+    (reject,) = read_rows(tmp_path / "train.jsonl.rejects.jsonl")
     assert (reject["line"], reject["reason"]) == (4, "no user turn")
     assert reject["row"]["id"] == "lone"
     assert "format: dolci (31 of the first 31 rows have `messages`" in result.stdout
@@ -46,8 +46,6 @@ def test_table_becomes_alpaca_with_its_columns_mapped(cli, tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text('question_text,input,output,score\n"What, now?",,yes,3\nAdd:,1 + 2,3,\n')
     out = tmp_path / "rows.jsonl"
-    old_rejects = tmp_path / "rows.rejects.jsonl"
-    old_rejects.write_text("old")
 
     result = cli(
         "convert", str(table), f"out={out}", "to=alpaca", "columns.instruction=question_text"
@@ -58,7 +56,23 @@ def test_table_becomes_alpaca_with_its_columns_mapped(cli, tmp_path):
         {"instruction": "What, now?", "input": "", "output": "yes", "score": "3"},
         {"instruction": "Add:", "input": "1 + 2", "output": "3", "score": ""},
     ]
-    assert not old_rejects.exists()
+
+
+def test_a_file_of_rejects_is_no_other_output_s_and_is_replaced_only_where_asked(cli, tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"instruction": "a", "output": "b"}])
+    others, own = tmp_path / "x.rejects.jsonl", tmp_path / "x.jsonl.rejects.jsonl"
+    others.write_text("others")
+    own.write_text("own")
+
+    refused = cli("convert", source, f"out={tmp_path}/x.jsonl", "to=messages")
+
+    complain(refused, 2, f"out: {own} exists", "overwrite=true")
+    assert own.read_text() == "own"
+    assert not (tmp_path / "x.jsonl").exists()
+    replaced = cli("convert", source, f"out={tmp_path}/x.jsonl", "to=messages", "overwrite=true")
+    assert replaced.returncode == 0, replaced.stderr
+    assert not own.exists()
+    assert others.read_text() == "others"
 
 
 ASK, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -87,7 +101,7 @@ def test_a_row_that_would_lose_something_is_a_reject_unless_losses_are_to_be_cou
 
     assert strict.returncode == 0, strict.stderr
     assert "3 rows read, 1 written" in strict.stdout
-    rejects = read_rows(tmp_path / "out.rejects.jsonl")
+    rejects = read_rows(tmp_path / "out.jsonl.rejects.jsonl")
     assert [(reject["line"], reject["reason"], reject["detail"]) for reject in rejects] == [
         (1, "alpaca has no place for reasoning",
          "and messages[].time; lossy=count leaves it out"),
@@ -100,7 +114,7 @@ def test_a_row_that_would_lose_something_is_a_reject_unless_losses_are_to_be_cou
     assert read_rows(out) == [{"instruction": "q", "input": "", "output": "a"}] * 3
     for loss in ("reasoning", "messages[].time", "`history`"):
         assert f"1 rows lost {loss}" in counted.stdout
-    assert not (tmp_path / "out.rejects.jsonl").exists()
+    assert not (tmp_path / "out.jsonl.rejects.jsonl").exists()
 
 
 def test_what_reading_leaves_out_by_rule_is_told(cli, tmp_path):
@@ -139,7 +153,7 @@ def test_broken_lines_and_bad_labels_are_rejects_with_their_place(cli, tmp_path)
     assert result.returncode == 0, result.stderr
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     assert read_rows(out) == [{"conversations": turns, "label": True}]
-    rejects = read_rows(tmp_path / "out.rejects.jsonl")
+    rejects = read_rows(tmp_path / "out.jsonl.rejects.jsonl")
     assert [reject["line"] for reject in rejects] == [2, 3]
     assert rejects[0]["row"] == '{"messages": ['
     assert rejects[1]["reason"] == "the answer is labelled as bad"
@@ -225,7 +239,7 @@ GOOD = [{"instruction": "a", "output": "b"}]
             [{"instruction": "a", "output": ""}] * 2,
             ["to=alpaca", "out={out}"],
             3,
-            ["in.jsonl:1: no `output`", "none of 2 rows", "out.rejects.jsonl"],
+            ["in.jsonl:1: no `output`", "none of 2 rows", "out.jsonl.rejects.jsonl"],
         ),
     ],
 )
@@ -237,7 +251,7 @@ def test_mistakes_are_one_line_and_leave_nothing(cli, tmp_path, rows, arguments,
     result = cli("convert", source, *[a.format(**places) for a in arguments])
 
     complain(result, status, *parts)
-    left = {path.name for path in tmp_path.iterdir()} - {"out.rejects.jsonl"}
+    left = {path.name for path in tmp_path.iterdir()} - {"out.jsonl.rejects.jsonl"}
     assert left == {"in.jsonl", "taken.jsonl"}
     assert places["taken"].read_text() == "old"
     assert read_rows(places["in"]) == rows

@@ -77,6 +77,39 @@ def test_validate_mistakes(cli, rows, tmp_path):
     assert len(load_jsonl(rows)) == 32
 
 
+@pytest.mark.parametrize(
+    ("target", "rejects", "part"),
+    [
+        ("vd/*.jsonl", "vd/rows.jsonl", "is a file to read"),
+        ("vd", "vd/rows.jsonl", "is a file to read"),
+        ("vd/*.jsonl", "vd/new.jsonl", "would be read as rows"),
+        ("**/*.jsonl", "new.jsonl", "would be read as rows"),
+        ("vd", "vd/deep/new.jsonl", "would be read as rows"),
+        ("vd/*.jsonl", "notes.txt", "exists, and holds no findings"),
+        ("vd/*.jsonl", "other.jsonl", "exists, and holds no findings"),
+    ],
+)
+def test_findings_replace_no_file_and_are_no_rows(cli, rows, tmp_path, target, rejects, part):
+    (tmp_path / "vd").mkdir()
+    rows.rename(tmp_path / "vd" / "rows.jsonl")
+    (tmp_path / "notes.txt").write_text("own")
+    (tmp_path / "other.jsonl").write_text('{"file": 1}\n')
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+
+    complain(cli("validate", target, "--rejects", rejects), 2, rejects, part)
+
+    assert before == {p: p.read_bytes() for p in before}
+    assert not (tmp_path / "new.jsonl").exists()
+    assert not (tmp_path / "vd" / "new.jsonl").exists()
+
+
+def test_findings_of_an_earlier_run_are_replaced(cli, rows, tmp_path):
+    for _ in range(2):
+        result = cli("validate", "rows.jsonl", "--rejects", "found.jsonl")
+        assert result.returncode == 0, result.stderr
+    assert [found["line"] for found in load_jsonl(tmp_path / "found.jsonl")] == [31, 32]
+
+
 def test_audit_shows_every_check(cli, rows):
     result = cli("audit", "rows.jsonl")
 

@@ -123,7 +123,7 @@ def test_own_file_is_prepared_and_inspected_without_a_recipe(cli, tmp_path):
     (tmp_path / "own.json").write_text(json.dumps(rows, ensure_ascii=False))
     prepared = cli("prepare", "own.json")
     assert prepared.returncode == 0, prepared.stderr
-    assert "2 rows read = 2 train" in prepared.stderr
+    assert "2 rows read = 2 used" in prepared.stderr
     shown = cli("inspect", "own.json", "--count", "2")
     # A character of several byte tokens is shown where it is complete.
     assert re.search(r"⟦·*你·*好·*！<\|im_end\|>⟧", shown.stdout.replace("╎", ""))

@@ -176,12 +176,11 @@ def numbers(block, pattern):
 
 
 def check_arithmetic(block, batch_tokens, accumulate, passes):
-    read, train, validation, test, unused = numbers(
-        block,
-        r"rows +N read -> N train \+ N validation examples \+ N test \+ N not used",
-    )
+    read, used, test, unused = numbers(block, r"rows +N read = N used \+ N test \+ N not used")
+    assert read == used + test + unused
+    train, validation = numbers(block, r"examples +N train \+ N validation")
     if not block.startswith("pretrain"):  # where rows are joined, and blocks are cut
-        assert read == train + validation + test + unused
+        assert used == train + validation
     examples, mean, per_pass, _ = numbers(
         block, r"tokens +N examples x N tokens = N a pass, N of them trained"
     )

@@ -107,6 +107,7 @@ def read_blocks(path: Path) -> Iterator[bytes]:
         first = first.removeprefix(codecs.BOM_UTF8)
         if first.startswith(_POINTER):
             refuse_foreign(path, first)
+        _refuse_tape(path, first)
         _refuse_binary(path, first)
         yield first
         yield from blocks
@@ -252,6 +253,11 @@ def refuse_foreign(path: Path, first: bytes) -> None:
     for mark, (name, hint) in _FOREIGN.items():
         if first.lstrip().lower().startswith(mark.lower()):
             raise DataError(f"{path}: is {name}", hint=hint)
+
+
+def _refuse_tape(path: Path, first: bytes) -> None:
+    if first[257:262] == b"ustar" and b"\0" in first[:257]:
+        raise DataError(f"{path}: is a tar archive", hint="unpack it, and give its files of rows")
 
 
 def _refuse_binary(path: Path, first: bytes) -> None:

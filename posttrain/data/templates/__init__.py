@@ -2,6 +2,6 @@
 
 from posttrain.data.templates.code import Piece
 from posttrain.data.templates.renderer import ChatRenderer
-from posttrain.data.templates.shield import SHIELD, unshield
+from posttrain.data.templates.shield import SHIELD, Shield, unshield
 
-__all__ = ["SHIELD", "ChatRenderer", "Piece", "unshield"]
+__all__ = ["SHIELD", "ChatRenderer", "Piece", "Shield", "unshield"]

@@ -45,8 +45,7 @@ class ChatRenderer:
                 hint="set model.chat_template to a Jinja file",
             )
         self.tokenizer = tokenizer
-        special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-        self._shield = Shield({*special, *tokenizer.all_special_tokens})
+        self._shield = Shield.of(tokenizer)
         self.special = self._shield.pattern
         """Matches special tokens."""
         self._template = ChatTemplate(tokenizer)

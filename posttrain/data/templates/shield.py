@@ -43,6 +43,12 @@ class Shield:
         # Written by ``repr``, a text holds them still.
         self._shown = all(s.isprintable() and not set(s) & set("'\"\\") for s in starts)
 
+    @classmethod
+    def of(cls, tokenizer: Any) -> Shield:
+        """Shield texts from a tokenizer's special tokens."""
+        special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+        return cls({*special, *tokenizer.all_special_tokens})
+
     def is_touched(self, text: str) -> bool:
         """Whether a text must be shielded, or holds a code point of ours."""
         if not text.isascii():
@@ -109,14 +115,23 @@ class Shield:
 
     def _shield(self, value: Any, place: str) -> Any:
         if isinstance(value, str):
-            return self._shield_text(value, place)
+            return self.shield_text(value, place)
         if isinstance(value, dict):
             return {self._shield(k, place): self._shield(v, place) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._shield(item, place) for item in value]
         return value
 
-    def _shield_text(self, text: str, place: str) -> str:
+    def shield_text(self, text: str, place: str) -> str:
+        """Shield one text.
+
+        Args:
+            text: Any.
+            place: Says where it stands, for the error.
+
+        Raises:
+            RowError: As of `shield_chat`.
+        """
         if any(mark in text for mark in _OURS):
             raise RowError("a text holds a noncharacter", f"{place}: one of U+FDD0 to U+FDD2")
         # Again until none is left: breaking one token may leave another that overlaps it.

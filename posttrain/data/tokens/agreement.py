@@ -20,8 +20,9 @@ from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
+from posttrain.data.tokens.kept import kept_path, take_kept
 from posttrain.data.tokens.structure import BLANKS
-from posttrain.files import cache_root, digest_json, load_json, write_json
+from posttrain.files import digest_json, write_json
 
 _PRIVATE_PLANES = 0xF0000
 _LOW_MARK, _HIGH_MARK = "\u0334", "\u0345"  # of the lowest and the highest combining class
@@ -61,15 +62,13 @@ def find_doubt(classes: tuple[str, ...], *, nfc: bool) -> Doubt:
         nfc: Whether texts are brought to normal form C.
     """
     key = digest_json({"version": 2, "classes": classes, "nfc": nfc, **versions()})
-    path = cache_root() / "encoders" / f"characters-{key[:32]}.json"
-    if path.exists():
-        ranges = load_json(path)
-    else:
+    path = kept_path(f"characters-{key[:32]}")
+    ranges = take_kept(path)
+    if ranges is None:
         doubtful = set().union(*map(_differ_in_class, classes))
         if nfc:
             doubtful |= _differ_in_form()
         ranges = _ranges_without(set(_assigned()) - doubtful)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, ranges)
     low = [(first, last) for first, last in ranges if first < 0x10000]
     blanks = [(ord(blank), ord(blank)) for blank in BLANKS if not blank.isascii()]

@@ -9,10 +9,11 @@ from weakref import WeakKeyDictionary
 from posttrain.data.templates import SHIELD
 from posttrain.data.tokens.agreement import versions
 from posttrain.data.tokens.codec import Codec, SegmentCodec, WholeCodec
+from posttrain.data.tokens.kept import kept_path, take_kept
 from posttrain.data.tokens.ranks import Ranks, rank_tokens
 from posttrain.data.tokens.runs import FastRuns, StockRuns
 from posttrain.data.tokens.structure import NotProven, Structure
-from posttrain.files import cache_root, load_json, write_json
+from posttrain.files import write_json
 
 # Part of every key of the cache: raise it whenever the verdict on the same tokenizer may change.
 _VERSION = 1
@@ -90,13 +91,12 @@ def _find_ranks(structure: Structure) -> Ranks:
     structure.needs_nfc()
     digest = hashlib.sha256(structure.text.encode("utf-8", "surrogatepass"))
     digest.update(repr((_VERSION, sorted(versions().items()))).encode())
-    path = cache_root() / "encoders" / f"ranks-{digest.hexdigest()[:32]}.json"
-    if path.exists():
-        kept = load_json(path)
+    path = kept_path(f"ranks-{digest.hexdigest()[:32]}")
+    kept = take_kept(path)
+    if kept is not None:
         if "reason" in kept:
             raise NotProven(kept["reason"])
         return Ranks(**kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         ranks = rank_tokens(structure)
     except NotProven as reason:

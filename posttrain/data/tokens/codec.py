@@ -8,10 +8,11 @@ the prompt ends has to be looked at, since runs between added tokens do not know
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,10 +25,10 @@ Array = np.ndarray[Any, Any]
 # Runs that recur are kept: short ones such as "user\n" at once, system prompts the second time.
 _KEPT_RUNS, _SEEN_RUNS, _SHORT_CHARACTERS = 512, 8192, 64
 _SHOWN = 3
+_LOOKED_AT = 64
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """The ids of some pieces."""
 
     token_ids: Array
@@ -84,8 +85,7 @@ class Samples:
     """Beginnings of the texts on which the two ways differ: an error of ours."""
 
 
-@dataclass(frozen=True)
-class _Laid:
+class _Laid(NamedTuple):
     """A text's ids, and where some characters came to lie among them."""
 
     ids: list[int]
@@ -93,6 +93,11 @@ class _Laid:
     """Tokens that start before each cut."""
     clean: list[bool]
     """Whether the text up to the cut, encoded alone, gives the ids before it."""
+
+
+def _as_array(ids: list[int]) -> Array:
+    """Ids as int32; three times as fast as numpy reads a list."""
+    return np.frombuffer(array("i", ids), dtype=np.int32)
 
 
 class SegmentCodec:
@@ -155,7 +160,7 @@ class SegmentCodec:
             if weight:
                 spread[begin:end] = weight
             begin = end
-        return Encoded(np.array(ids, dtype=np.int32), spread, retokenized)
+        return Encoded(_as_array(ids), spread, retokenized)
 
     def take_samples(self) -> Samples:
         """Give what the spot checks since the last call have found."""
@@ -219,8 +224,10 @@ class SegmentCodec:
     def _check(self, text: str, ids: list[int]) -> None:
         if not self.sample_every or SHIELD in text:
             return
-        # By its words, so that the choice does not depend on how rows are shared out.
-        if zlib.crc32(text.encode("utf-8", "surrogatepass")) % self.sample_every == 0:
+        # By its words, so that the choice does not depend on how rows are shared out; by the last
+        # ones and the length, for a whole text takes 3 % of all the time.
+        end = text[-_LOOKED_AT:].encode("utf-8", "surrogatepass")
+        if zlib.crc32(end, len(text)) % self.sample_every == 0:
             self._checked += 1
             if ids != _ask(self._tokenizer, text) and len(self._differing) < _SHOWN:
                 self._differing.append(text[:200])

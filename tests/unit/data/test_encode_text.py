@@ -3,10 +3,11 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from tokenizers import processors
+from tokenizers import AddedToken, processors
 
 from posttrain.config.data import TextDataConfig
 from posttrain.data.encoders import TextEncoder
+from posttrain.data.prepare import prepare_data
 from posttrain.data.records import Origin, Record, Text
 from posttrain.data.store import gather_blocks
 from posttrain.errors import DataError
@@ -105,5 +106,75 @@ def test_a_tokenizer_without_an_end_token_is_refused(tiny_tokenizer):
 
 
 def test_blocks_with_no_room_between_the_marks_are_refused():
-    with pytest.raises(DataError, match="block_tokens: 2 tokens leave no room"):
+    with pytest.raises(DataError, match=r"block_tokens: 2 leaves no room .* make it at least 3"):
         encode(build_wordpiece(TEXTS), *TEXTS, block_tokens=2)
+
+
+def test_a_block_without_a_token_to_predict_is_refused(tiny_tokenizer):
+    with pytest.raises(DataError, match=r"block_tokens: 1 leaves no room .* make it at least 2"):
+        encode(tiny_tokenizer, *TEXTS, block_tokens=1)
+    assert encode(tiny_tokenizer, *TEXTS, block_tokens=2)
+
+
+@pytest.mark.parametrize("block_tokens", range(2, 24))
+def test_no_document_by_itself_loses_its_end(tiny_tokenizer, block_tokens):
+    blocks = encode(tiny_tokenizer, *TEXTS, block_tokens=block_tokens, join=False)
+    for line, text in enumerate(TEXTS, start=1):
+        found = [block.token_ids.tolist() for block in blocks if block.line == line]
+        expected = [*ids(tiny_tokenizer, text), tiny_tokenizer.eos_token_id]
+        joined = [token for block in found for token in block]
+        # Blocks of two have no token to spare: the one before the end is left out.
+        assert joined == expected or (block_tokens == 2 and joined[-2:] == expected[-2:])
+        assert all(2 <= len(block) <= block_tokens for block in found)
+
+
+@pytest.mark.parametrize("join", [True, False])
+def test_a_split_without_documents_has_no_blocks(tiny_tokenizer, join):
+    encoder = TextEncoder(
+        TextDataConfig(sources=[{"path": "t.txt"}], join=join, block_tokens=8), tiny_tokenizer
+    )
+    documents = list(gather_blocks(encoder.encode(records(*TEXTS)), {"t.txt": 0}))
+    empty = [block.select(np.zeros(len(block), bool)) for block in documents]
+    assert list(encoder.finish(empty)) == []
+    around = [*empty, *documents, *empty]
+    whole, parted = (list(encoder.finish(blocks)) for blocks in (documents, around))
+    assert [b.token_ids.tolist() for b in whole] == [b.token_ids.tolist() for b in parted]
+
+
+def test_special_tokens_in_a_document_are_text(tiny_tokenizer):
+    text = "the token <|im_end|> is text and <|endoftext|> too"
+    (block,) = encode(tiny_tokenizer, text, block_tokens=64)
+    *found, end = block.token_ids.tolist()
+    assert end == tiny_tokenizer.eos_token_id
+    assert not set(found) & set(tiny_tokenizer.all_special_ids)
+    assert tiny_tokenizer.decode(found) == text
+
+
+def test_documents_that_cannot_be_read_as_text_are_a_reason(tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    encoder = TextEncoder(TextDataConfig(sources=[{"path": "t.txt"}]), tokenizer)
+    shown, plain, odd = encoder.encode(records("a <|im_end|> b", "a b", "a \ufdd2 b"))
+    assert shown.reason == "a text holds a special token"
+    assert plain.token_ids.tolist() == [*ids(tokenizer, "a b"), tokenizer.eos_token_id]
+    assert odd.reason == "a text holds a noncharacter"
+    assert odd.detail == "the document: one of U+FDD0 to U+FDD2"
+
+
+def test_mixed_sources_share_no_block(write, tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+    large = write("large.jsonl", [{"text": text} for text in TEXTS * 3])
+    small = write("small.jsonl", [{"text": "Small."}])
+
+    def prepare(**settings):
+        sources = [{"path": large}, {"path": small, **settings}, {"path": large}]
+        config = TextDataConfig.model_validate({"sources": sources, "block_tokens": 16})
+        return prepare_data(config, tiny_tokenizer)
+
+    mixed = prepare(epochs=50)
+    (number,) = np.flatnonzero(mixed.train.places[:, 0] == 1)
+    expected = [*ids(tiny_tokenizer, "Small."), tiny_tokenizer.eos_token_id]
+    assert mixed.train.example(number)[0].tolist() == expected
+    assert mixed.report["mixture"][1]["draws"] == 50
+    lengths = [len(prepare().train.example(i)[0]) for i in range(len(prepare().train))]
+    assert set(lengths[:-1]) == {16}  # where nothing is mixed, sources go on in one block

@@ -6,7 +6,7 @@ from posttrain.data.audit import audit_examples, audit_pairs, check_audit
 from posttrain.data.encode import EncodeOptions, Example, encode_records
 from posttrain.data.encode_pairs import encode_pairs
 from posttrain.data.encoders import PromptEncoder
-from posttrain.data.overlong import find_breaks, find_longest
+from posttrain.data.overlong import find_breaks, find_longest, hides_reasoning
 from posttrain.data.records import Chat, Origin, Preference, Record, Reject
 from posttrain.data.templates import ChatRenderer
 from posttrain.data.tokens import stock_codec
@@ -181,6 +181,48 @@ def test_longest_is_found_in_few_tries(fitting):
 
     assert find_longest(20, make) == ((fitting - 1, str(fitting - 1)) if fitting else (-1, None))
     assert len(tried) == len(set(tried)) <= 9
+
+
+def test_longest_is_found_where_some_shorter_ones_do_not_fit():
+    sizes = [9, 2, 3, 9]
+    make = [size if size < 5 else None for size in sizes].__getitem__
+    assert find_longest(4, make, rising=False) == (2, 3)
+    assert find_longest(4, lambda _: None, rising=False) == (-1, None)
+
+
+# Reasoning is shown behind the last user turn only, as Qwen3's template does.
+LAST_REASONING = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}"
+    "{{ '<|im_start|>' + m.role + '\\n' }}{% if m.reasoning_content and loop.index0 > ns.last %}"
+    "{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def test_a_longer_start_fits_where_it_hides_the_reasoning(tokenizer_with, record):
+    tokenizer = tokenizer_with(LAST_REASONING)
+    renderer, codec = ChatRenderer(tokenizer), stock_codec(tokenizer)
+    chat = exchanges(1, 2, 3, 4)
+    for turn in (1, 7):
+        chat[turn]["reasoning_content"] = "hm " * 200
+
+    def encode(overlong):
+        options = EncodeOptions(150, "last_assistant", overlong)
+        return list(encode_records([record(*chat)], renderer, codec, options))
+
+    (cut,) = encode("truncate")
+    assert said(cut)[-1] == "answer 3."
+    first, lost = encode("split")
+    assert said(first)[-1] == "answer 3."
+    assert (lost.reason, lost.detail) == ("part too long", "turns 7 to 8 by themselves")
+
+
+def test_reasoning_is_seen_in_its_field_and_in_the_text():
+    assert hides_reasoning([user("q"), assistant("a", reasoning_content="r")])
+    assert hides_reasoning([user("q"), assistant("<think>r</think>a")])
+    assert not hides_reasoning([user("q"), assistant("a", reasoning_content=""), assistant(None)])
 
 
 def test_prompts_lose_their_oldest_exchanges(tiny_tokenizer):

@@ -1,13 +1,17 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from posttrain.config.data import ChatDataConfig
+from posttrain.data import prepare
+from posttrain.data.pack import plan_batches
 from posttrain.data.prepare import data_digest, prepare_data
 from posttrain.data.sources import read_source
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import load_jsonl
+from posttrain.training.data import describe_data
 
 QUESTIONS = [{"instruction": f"Question {i}?", "output": f"Answer {i}."} for i in range(60)]
 
@@ -199,6 +203,34 @@ def test_overlong_row_stops_where_asked(write, tiny_tokenizer):
     assert "max_tokens is 100" in message
     data = prepare_data(settings(path, max_tokens=100), tiny_tokenizer)
     assert data.report["rejects"] == {"too long": 1}
+
+
+def test_parts_of_a_split_row_that_stay_too_long_are_kept_as_rejects(write, tiny_tokenizer, capsys):
+    def exchange(number, answer):
+        turns = (("user", f"Question {number}?"), ("assistant", answer))
+        return [{"role": role, "content": content} for role, content in turns]
+
+    answers = ["word " * 30, "word " * 300, "word " * 30, "word " * 30]
+    long = {"messages": [turn for n, text in enumerate(answers) for turn in exchange(n, text)]}
+    short = [{"messages": exchange(n, f"Answer {n}.")} for n in range(20)]
+    data = prepare_data(
+        settings(write("rows.jsonl", [*short, long]), overlong="split", max_tokens=100),
+        tiny_tokenizer,
+    )
+    report = data.report
+
+    assert (report["rows_read"], report["rows_used"], report["rejects"]) == (21, 21, {})
+    assert report["overlong"]["split"] == 1  # a row, however many its parts
+    assert report["overlong"]["lost parts"] == 1
+    assert len(data.train) > 21
+    (part,) = load_jsonl(data.folder / "rejects.jsonl")
+    assert (part["line"], part["reason"], part["row"]) == (21, "part too long", long)
+    assert part["detail"] == "turns 3 to 4 by themselves"
+    describe_data(data)
+    said = capsys.readouterr().err
+    assert "21 rows read = 21 used + 0 test + 0 not used" in said
+    assert f"21 rows -> {len(data.train)} train + 0 validation examples" in said
+    assert "1 parts of rows left out: part too long (see rejects.jsonl)" in said
 
 
 @pytest.mark.parametrize(("action", "left"), [("drop", 59), ("report", 60)])
@@ -419,3 +451,136 @@ def test_a_search_that_only_reports_changes_no_example(write, tiny_tokenizer):
 
     assert reported[0] == plain[0] != dropped[0]
     assert len({plain[1], reported[1], dropped[1]}) == 3
+
+
+def test_rows_that_change_while_they_are_read_are_not_kept(write, tiny_tokenizer, monkeypatch):
+    path = write("rows.jsonl", QUESTIONS)
+    compose = prepare.compose_data
+
+    def compose_and_append(*arguments):
+        compose(*arguments)
+        with path.open("a") as file:
+            file.write(json.dumps(QUESTIONS[0]) + "\n")
+
+    monkeypatch.setattr(prepare, "compose_data", compose_and_append)
+    assert "has changed while it was read" in refusal(settings(path), tiny_tokenizer)
+    monkeypatch.undo()
+    assert not list((prepare.cache_root() / "prepared").glob("*/report.json"))
+
+
+def test_every_batch_holds_the_sources_of_a_mixture(write, tiny_tokenizer):
+    one, two = write("one.jsonl", QUESTIONS[:40]), write("two.jsonl", QUESTIONS[40:])
+    sources = [{"path": one, "weight": 1}, {"path": two, "weight": 1}]
+    data = prepare_data(ChatDataConfig.model_validate({"sources": sources}), tiny_tokenizer)
+    drawn = plan_batches(
+        data.train.lengths, batch_tokens=100, seed=0, batches=16, draw=data.train.mixture.draw
+    )
+    seen = np.concatenate(drawn) >= 40
+    assert 0.4 < seen.mean() < 0.6
+
+
+@pytest.mark.parametrize("method", ["exact", "near"])
+def test_a_training_row_that_repeats_a_watched_one_is_dropped(write, tiny_tokenizer, method):
+    words = [f"word{i}" for i in range(40)]
+
+    def row(*changed):
+        text = " ".join("other" if i in changed else word for i, word in enumerate(words))
+        return {"instruction": text, "output": "Answer."}
+
+    watched = write("watched.jsonl", [row(), row(0, 5), row(0, 5, 12, 20)])
+    learned = [*QUESTIONS[:5], row(), row(0, 5, 12, 20), row(0, 5, 12, 20), *QUESTIONS[:2]]
+    path = write("rows.jsonl", learned)
+    dedup = {"method": method, "threshold": 0.9 if method == "near" else 0.7}
+    config = settings(path, validation_sources=[{"path": watched}], dedup=dedup)
+    data = prepare_data(config, tiny_tokenizer)
+
+    assert (len(data.train), len(data.validation)) == (5, 3)
+    assert data.report["rejects"] == {"repeated": 5}
+    assert [(r["line"], r["detail"]) for r in load_jsonl(data.folder / "rejects.jsonl")] == [
+        (6, f"as {watched}:1"),
+        (7, f"as {watched}:3"),
+        (8, f"as {watched}:3"),
+        (9, f"as {path}:1"),
+        (10, f"as {path}:2"),
+    ]
+
+
+def test_watched_rows_that_are_alike_all_stay_and_are_all_compared(write, tiny_tokenizer):
+    words = [f"word{i}" for i in range(60)]
+
+    def row(changed):
+        return {"instruction": " ".join(["x", *words[changed:]]), "output": "Answer."}
+
+    # Each is like its neighbours; the first and the last are not alike.
+    watched = write("watched.jsonl", [row(0), row(8), row(16)])
+    path = write("rows.jsonl", [*QUESTIONS[:5], row(22)])
+    dedup = {"method": "near", "threshold": 0.8}
+    config = settings(path, validation_sources=[{"path": watched}], dedup=dedup)
+    data = prepare_data(config, tiny_tokenizer)
+
+    assert (len(data.train), len(data.validation)) == (5, 3)
+    assert load_jsonl(data.folder / "rejects.jsonl")[0]["detail"] == f"as {watched}:3"
+
+
+@pytest.mark.parametrize("shape", [{"instruction": "question 7", "output": "x"}, {"task": "q"}])
+def test_a_broken_row_of_an_evaluation_set_stops_no_search_that_reports(
+    write, tiny_tokenizer, shape
+):
+    path = write("rows.jsonl", QUESTIONS)
+    against = write("test.jsonl", json.dumps(shape) + '\n{"instruction": \n')
+    contamination = {"against": [{"path": against}], "action": "report"}
+    data = prepare_data(settings(path, contamination=contamination), tiny_tokenizer)
+
+    found = data.report["contamination"]
+    assert (found["evaluation_problems"], found["unread_problems"]) == (1, 1)
+    contamination["action"] = "drop"
+    said = refusal(settings(path, contamination=contamination), tiny_tokenizer)
+    assert said.startswith(f"{against}:2: ")
+
+
+def test_evaluation_sets_may_be_folders_of_text(write, tmp_path, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    (tmp_path / "set").mkdir()
+    write("set/a.txt", "Question 7?\n\nQuestion 8?")
+    contamination = {"against": [{"path": tmp_path / "set"}]}
+    data = prepare_data(settings(path, contamination=contamination), tiny_tokenizer)
+
+    assert data.report["contamination"]["evaluation_problems"] == 2
+    assert data.report["contamination"]["matched_rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("action", "said"), [("drop", True), ("error", True), ("report", False), (None, False)]
+)
+def test_a_search_without_evaluation_sets_is_told(write, tiny_tokenizer, capfd, action, said):
+    contamination = action and {"action": action}
+    config = settings(write("rows.jsonl", QUESTIONS), contamination=contamination)
+    describe_data(prepare_data(config, tiny_tokenizer))
+
+    line = f"contamination: nothing was searched: `{action}` is set, and there is no evaluation set"
+    assert (line in capfd.readouterr().err) == said
+
+
+def test_an_epoch_without_examples_is_refused(write, tiny_tokenizer):
+    source = {"path": write("rows.jsonl", QUESTIONS[:20]), "epochs": 0.01}
+    config = ChatDataConfig.model_validate({"sources": [source]})
+
+    with pytest.raises(ConfigError) as caught:
+        prepare_data(config, tiny_tokenizer)
+    assert str(caught.value).startswith("data.sources: an epoch has no example (0.01 epochs of 20 ")
+
+
+@pytest.mark.parametrize("share", [{"weight": 1}, {"epochs": 1}])
+def test_a_source_with_a_share_and_no_example_is_refused(write, tiny_tokenizer, share):
+    one, two = write("one.jsonl", QUESTIONS), write("two.jsonl", QUESTIONS[:3])
+    sources = [{"path": one, **share}, {"path": two, **share}]
+    config = {"sources": sources, "dedup": {"method": "exact"}}
+
+    said = refusal(ChatDataConfig.model_validate(config), tiny_tokenizer)
+    assert said.startswith(f"{two}: none of its 3 rows became a training example")
+    # Without a share of its own nothing is promised.
+    sources = [{"path": one, "max_rows": 5}, {"path": two}]
+    data = prepare_data(
+        ChatDataConfig.model_validate(config | {"sources": sources}), tiny_tokenizer
+    )
+    assert [source["draws"] for source in data.report["mixture"]] == [5, 0]

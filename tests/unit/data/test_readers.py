@@ -1,12 +1,14 @@
 import gzip
+import io
 import json
 import sys
+import tarfile
 from datetime import date
 from decimal import Decimal
 
 import pytest
 
-from posttrain.data.readers import check_file, read_rows
+from posttrain.data.readers import check_file, read_documents, read_rows
 from posttrain.errors import DataError, MissingExtraError
 
 
@@ -215,6 +217,18 @@ def test_gzipped_text_is_read_as_what_it_holds(write):
         (3, {"a": 2}),
     ]
     assert read(write("rows.csv.gz", gzip.compress(b"a\n1\n"))) == [(2, {"a": "1"})]
+
+
+@pytest.mark.parametrize("name", ["rows.tar", "rows.tar.gz", "rows.jsonl.gz", "rows.txt"])
+def test_an_archive_of_files_is_refused(tmp_path, write, name):
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        archive.add(write("inner.jsonl", '{"a": 1}\n' * 300), "inner.jsonl")
+    packed = gzip.compress(whole.getvalue()) if name.endswith(".gz") else whole.getvalue()
+    path = write(name, packed)
+
+    with pytest.raises(DataError, match="is a tar archive"):
+        list(read_documents(path, "line") if name.endswith(".txt") else read_rows(path))
 
 
 def test_broken_gzip_is_refused(write):

@@ -19,6 +19,7 @@ from posttrain.data.tokens.structure import (
     Structure,
     atoms,
 )
+from posttrain.errors import PosttrainError
 from posttrain.files import cache_root
 from tests.byte_level import CORPUS, build_byte_level
 
@@ -244,6 +245,28 @@ def test_verdict_is_kept_and_a_changed_tokenizer_has_another(qwen):
     changed.add_tokens(["<new>"], special_tokens=True)
     assert build_codec(changed).encode("a<new>") == stock_ids(changed, "a<new>")
     assert len(set(folder.iterdir()) - before) == 1
+
+
+@pytest.mark.parametrize("content", ["", '{"singles": [', "\udcff"])
+def test_a_verdict_that_was_cut_short_is_found_anew(qwen, tmp_path, monkeypatch, content):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
+    find_doubt.cache_clear()
+    build_codec(qwen)
+    kept = sorted((tmp_path / "encoders").iterdir())
+    assert [path.name.split("-")[0] for path in kept] == ["characters", "ranks"]
+    whole = [path.read_bytes() for path in kept]
+    for path in kept:
+        path.write_text(content, errors="surrogateescape")
+    find_doubt.cache_clear()
+    assert build_codec(qwen).name == "tiktoken"
+    assert [path.read_bytes() for path in kept] == whole
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(qwen, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PosttrainError, match=r"cannot write .*; choose another place"):
+        build_codec(qwen)
 
 
 def test_a_difference_in_a_spot_check_is_reported(qwen):

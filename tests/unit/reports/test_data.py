@@ -76,13 +76,14 @@ REJECTS = [
     {"file": "/d/a.jsonl", "line": n, "reason": "too long", "detail": f"{n} of 9", "row": {"n": n}}
     for n in range(1, 5)
 ]
+PART = {**REJECTS[0], "line": 6, "reason": "part too long"}
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "report.json").write_text(json.dumps(REPORT))
-    lines = "".join(json.dumps(row) + "\n" for row in REJECTS)
+    lines = "".join(json.dumps(row) + "\n" for row in [*REJECTS, PART])
     (tmp_path / "data" / "rejects.jsonl").write_text(lines)
     return tmp_path
 
@@ -98,7 +99,7 @@ def test_page_of_a_data_set_shows_all_of_its_report(folder):
         "batches of 8,192 tokens are 99.8 % full",
         "3 dropped (exact)",
         "80 : 10 : 10 %, seed 7, group by passage",
-        "3 parted, 1 parts left out",
+        "3 rows parted, 1 parts of them left out",
         "tiktoken: proven equal",
         "/d/a.jsonl 105 210 2.00",
         "15 longer examples are not drawn",
@@ -121,6 +122,8 @@ def test_rejected_rows_are_shown_by_reason_and_no_more_than_some(folder):
     found = {reason: (count, [row.origin for row in rows]) for reason, count, rows in view.rejects}
     assert found["too long"] == (4, ["/d/a.jsonl:1", "/d/a.jsonl:2", "/d/a.jsonl:3"])
     assert found["repeated"] == (3, [])
+    assert found["part too long"] == (1, ["/d/a.jsonl:6"])
+    assert view.balanced  # a part is no row
 
 
 def test_rows_that_do_not_add_up_are_told(folder):

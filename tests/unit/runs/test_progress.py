@@ -1,5 +1,6 @@
 """What makes a stage run again, and what does not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +183,42 @@ def test_an_evaluation_that_is_added_trains_nothing_again_unless_rows_are_droppe
     dropped = {digest(drop, problems=problems) for problems in (one, other)}
     assert len({digest(problems=one), *dropped}) == 3
     assert digest(problems=one) == digest("stages.sft.data.workers=2", problems=one)
+
+
+def test_every_evaluation_set_is_searched_whatever_names_it(tmp_path):
+    def against(*data: dict[str, Any]) -> list[dict[str, Any]]:
+        stages = [
+            {"stage": "evaluate", "name": f"e{i}", "tasks": [{"task": "gsm8k", "data": item}]}
+            for i, item in enumerate(data)
+        ]
+        training = {"stage": "sft", "data": {"sources": [{"path": tmp_path / "rows.jsonl"}]}}
+        progress = build(tmp_path, stages=[stages[0], training, *stages[1:]])
+        fields = {"path", "dataset", "limit", "columns"}
+        found = settled_data(progress).contamination.against
+        return [source.model_dump(include=fields, exclude_defaults=True) for source in found]
+
+    pattern, file, folder = tmp_path / "te*.jsonl", tmp_path / "test.jsonl", tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"question": "a?", "answer": "#### 1"}\n')
+    assert against({"path": pattern}, {"path": folder}) == [{"path": pattern}, {"path": folder}]
+    assert against({"path": file, "limit": 3}, {"path": file, "limit": 2}) == [
+        {"path": file, "limit": 3}
+    ]
+    assert against({"path": file, "limit": 3}, {"path": file}, {"path": file, "limit": 9}) == [
+        {"path": file}
+    ]
+    columns = {"path": file, "columns": {"question": "q"}}
+    assert against({"path": file}, columns, {"path": tmp_path / "absent*.jsonl"}) == [
+        {"path": file},
+        columns,
+    ]
+    info = {name: {"file_name": "test.jsonl"} for name in ("one", "two")}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    entries = [{"path": tmp_path / "dataset_info.json", "dataset": name} for name in info]
+    assert against(*entries) == entries
+
+
+def test_a_column_that_is_called_path_is_part_of_what_a_stage_depends_on(tmp_path):
+    columns = [f"stages.sft.data.sources.0.columns={{path: {name}}}" for name in ("a", "b")]
+    first, second = (digests(build(tmp_path, override)) for override in columns)
+    assert changed(first, second) == {"sft"}

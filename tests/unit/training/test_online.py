@@ -239,8 +239,13 @@ def make_rounds(stage, prompts, seed=0):
 class Prompts(int):
     """So many prompts, each of which is seen once an epoch."""
 
+    mixture = None
+
     def epoch(self, number):
         return np.arange(self)
+
+    def __len__(self):
+        return int(self)
 
 
 @pytest.mark.parametrize(("prompts", "each"), [(12, 4), (10, 4), (5, 3), (3, 7)])
