@@ -1,6 +1,11 @@
 """Shared by all tests: one thread per process, one cache per session, real data where it is."""
 
 import os
+import signal
+
+# A shell starts what runs in the background deaf to Ctrl-C, and the tests' processes inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported anywhere: test processes run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
