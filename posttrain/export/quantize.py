@@ -15,7 +15,7 @@ from posttrain.config.data import ChatDataConfig, DataConfig, SplitConfig, TextD
 from posttrain.config.export import MergeSettings, QuantizeSettings
 from posttrain.config.model import ModelConfig
 from posttrain.data.prepare import prepare_data
-from posttrain.data.readers import check_file
+from posttrain.data.sources import check_source, is_text_file
 from posttrain.errors import ConfigError, DataError, VerificationError
 from posttrain.export.gguf import find_converter, write_gguf
 from posttrain.export.merge import find_dtype, merge_adapter
@@ -34,7 +34,6 @@ from posttrain.models.load import (
 from posttrain.runtime import require_extra
 
 _WINDOW_TOKENS = 512
-_TEXT_FILES = (".txt", ".md")
 
 
 def quantize_model(
@@ -167,8 +166,8 @@ def _check_price(result: dict[str, Any], settings: QuantizeSettings) -> None:
 def _digest_data(settings: QuantizeSettings) -> Any:
     if settings.data is None or settings.data.path is None:
         return None
-    path = check_file(settings.data.path)
-    return path.suffix, digest_file(path)
+    files = [file.path for file in check_source(settings.data) if file.path]
+    return [(path.suffix, digest_file(path)) for path in files]
 
 
 def _load_texts(settings: QuantizeSettings, tokenizer: Any) -> list[ScoredText]:
@@ -178,7 +177,7 @@ def _load_texts(settings: QuantizeSettings, tokenizer: Any) -> list[ScoredText]:
         return [ScoredText(part, [True] * len(part)) for part in _windows(ids)]
     assert settings.data.path is not None
     config: DataConfig
-    if settings.data.path.suffix.lower() in _TEXT_FILES:
+    if all(map(is_text_file, check_source(settings.data))):
         config = TextDataConfig(
             sources=(settings.data,), split=SplitConfig(), block_tokens=_WINDOW_TOKENS
         )
