@@ -32,14 +32,28 @@ def load(recipe: Path, overrides: list[str] | None) -> Recipe:
 
 
 def load_for_data(target: Path, overrides: list[str] | None) -> Recipe:
-    """Read a recipe, or make one around a data file: fine-tuning of the built-in model."""
+    """Read a recipe, or make one around a data file: fine-tuning of the built-in model.
+
+    Of a data file the settings of its source and of the stage's data go without what stands before
+    them: ``dataset=NAME``, ``split=8:1:1``.
+    """
     if target.suffix.lower() in (".yaml", ".yml"):
         return load(target, overrides)
+    from posttrain.config.data import ChatDataConfig, SourceConfig
     from posttrain.config.load import build_recipe
+    from posttrain.config.recipe import Recipe
+
+    def place(override: str) -> str:
+        name = override.partition("=")[0].partition(".")[0]
+        if name in Recipe.model_fields:
+            return override
+        if name in SourceConfig.model_fields:
+            return f"stages.0.data.sources.0.{override}"
+        return f"stages.0.data.{override}" if name in ChatDataConfig.model_fields else override
 
     stage = {"stage": "sft", "data": {"sources": [{"path": target.resolve()}]}}
     values: dict[str, Any] = {"name": "data", "model": {"path": "tiny"}, "stages": [stage]}
-    return build_recipe(values, overrides or [], str(target))
+    return build_recipe(values, [place(text) for text in overrides or []], str(target))
 
 
 def typed_command() -> str:

@@ -29,6 +29,7 @@ def add_commands(app: typer.Typer) -> None:
         epilog=examples(
             "posttrain prepare recipes/demo.yaml",
             "posttrain prepare rows.json model.path=models/Qwen3-0.6B",
+            "posttrain prepare dataset_info.json dataset=my_rows split=8:1:1",
         ),
     )(prepare)
     app.command(

@@ -13,6 +13,22 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
+    @classmethod
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Return the keys that a value in place of a mapping stands for, as ``split: 8:1:1`` does.
+
+        None where it stands for none.
+
+        Raises:
+            ValueError: It is meant to, and is not well formed.
+        """
+        return None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_shorthand(cls, value: Any) -> Any:
+        return value if (whole := cls.read_shorthand(value)) is None else whole
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_truth_as_number(cls, values: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -19,6 +20,7 @@ FormatName = Literal[
 ]  # fmt: skip
 SampleKind = Literal["math", "chat", "mcq", "mcq-preference", "preference", "text", "tools"]
 TrainOn = Literal["all_assistant", "last_assistant", "completion", "everything"]
+Documents = Literal["paragraph", "line", "file"]
 TurnName = Literal["role", "content", "system", "user", "assistant", "tool", "call"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -42,6 +44,9 @@ class SourceConfig(Config):
     out what the format would look for."""
     turns: dict[TurnName, str] = Field(default_factory=dict)
     """Own names inside of conversations: of the keys `role` and `content`, and of the roles."""
+    documents: Documents | None = None
+    """What one document of its `.txt` files is; as the stage says where absent, and a line for
+    files that a `dataset_info.json` names."""
     limit: PositiveInt | None = None
     """Use only the first rows of a file."""
     weight: PositiveFloat | None = None
@@ -76,23 +81,21 @@ class SplitConfig(Config):
     stratify_by: str | None = None
     """Row field of whose every value each split gets its share, such as `level`."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _read_ratio(cls, value: Any) -> Any:
-        """Read `[8, 1, 1]` or `"8:1:1"`: train, validation and test."""
-        if isinstance(value, int) and not isinstance(value, bool):
-            # YAML 1.1 reads 8:1:1 as a number of base 60.
-            raise ValueError('write the ratio as [8, 1, 1] or "8:1:1", in quotes')
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Read `8:1:1` or `[8, 1, 1]`: train, validation and test."""
         if isinstance(value, str):
             value = value.split(":")
+        elif isinstance(value, (int, float)):
+            value = [value]
         if not isinstance(value, (list, tuple)):
-            return value
+            return None
         try:
             parts = [float(part) for part in value]
         except (TypeError, ValueError):
             parts = []
-        if len(parts) != 3 or min(parts) < 0 or parts[0] <= 0:
-            raise ValueError('a ratio has three numbers, train:validation:test, such as "8:1:1"')
+        if len(parts) != 3 or min(parts) < 0 or not 0 < parts[0] <= sum(parts) < math.inf:
+            raise ValueError("a ratio has three numbers, train:validation:test, such as 8:1:1")
         total = sum(parts)
         return {"validation": parts[1] / total, "test": parts[2] / total}
 
@@ -117,11 +120,10 @@ class ContaminationConfig(Config):
     coverage: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of a problem's words that must be found."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _read_action(cls, value: Any) -> Any:
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
         """Read `contamination: drop`."""
-        return {"action": value} if isinstance(value, str) else value
+        return {"action": value} if isinstance(value, str) else None
 
 
 class DedupConfig(Config):
@@ -163,9 +165,9 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _check_mixture(self) -> DataConfig:
-        weighted = [source.weight is not None for source in self.sources]
+        weighted = [s.weight is not None for s in self.sources if s.epochs is None]
         if any(weighted) and not all(weighted):
-            raise ValueError("give every source a `weight`, or none")
+            raise ValueError("give every source without `epochs` a `weight`, or none")
         if any(weighted) and self.mixture and self.mixture.temperature != 1.0:
             raise ValueError("`weight` and `mixture.temperature` both set the shares; give one")
         return self
@@ -206,9 +208,9 @@ class TextDataConfig(DataConfig):
     """Plain text."""
 
     text_fields: Annotated[tuple[str, ...], Field(min_length=1)] = ("text", "content")
-    """Fields of a row that hold the text, in order of preference; messages are joined where all
-    are absent."""
-    documents: Literal["paragraph", "line", "file"] = "paragraph"
+    """Fields of a row that hold the text, in order of preference; the turns of a conversation are
+    joined where all are absent."""
+    documents: Documents = "paragraph"
     """What one document of a `.txt` file is; paragraphs are parted by blank lines."""
     block_tokens: PositiveInt = 1024
     """Longest example."""

@@ -12,13 +12,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from posttrain.config.base import Located
+from posttrain.config.classes import (
+    expand_shorthands,
+    find_tag,
+    models_at,
+    models_of,
+    read_shorthand,
+)
 from posttrain.config.migrate import find_new_name
 from posttrain.config.recipe import Recipe
 from posttrain.errors import ConfigError
@@ -26,6 +32,17 @@ from posttrain.errors import ConfigError
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 Key = tuple[str | int, ...]
 _Root = TypeVar("_Root", bound=BaseModel)
+_TEXT = "tag:yaml.org,2002:str"
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?$")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose ``8:1:1`` is text, not a number of base 60."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own name and kind
+        first: [(_TEXT, _BASE_60), *known]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 @dataclass
@@ -58,8 +75,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: Any mistake, with file, line, key and what to do.
     """
-    document = _load_document(path, ())
-    return _validate(_apply_overrides(document, overrides), str(path), Recipe)
+    document = _load_document(path, (), Recipe)
+    return _validate(_apply_overrides(document, overrides, Recipe), str(path), Recipe)
 
 
 def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) -> Recipe:
@@ -74,7 +91,7 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) 
         ConfigError: As ``load_recipe``.
     """
     document = _Document(copy.deepcopy(values))
-    return _validate(_apply_overrides(document, overrides), source, Recipe)
+    return _validate(_apply_overrides(document, overrides, Recipe), source, Recipe)
 
 
 def build_settings(root: type[_Root], values: dict[str, Any], overrides: Sequence[str]) -> _Root:
@@ -89,7 +106,7 @@ def build_settings(root: type[_Root], values: dict[str, Any], overrides: Sequenc
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    document = _apply_overrides(_Document(_locate(values)), overrides)
+    document = _apply_overrides(_Document(_locate(values)), overrides, root)
     return _validate(document, "command line", root)
 
 
@@ -104,11 +121,11 @@ def load_settings(root: type[_Root], path: Path, overrides: Sequence[str]) -> _R
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    document = _load_document(path, ())
-    return _validate(_apply_overrides(document, overrides), str(path), root)
+    document = _load_document(path, (), root)
+    return _validate(_apply_overrides(document, overrides, root), str(path), root)
 
 
-def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
+def _load_document(path: Path, including: tuple[Path, ...], root: type[BaseModel]) -> _Document:
     path = path.resolve()
     if path in including:
         raise ConfigError(f"{path}: includes itself through `base:`", hint="break the circle")
@@ -123,7 +140,7 @@ def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
             f"{path}: not UTF-8 text (byte {error.start})", hint="save the recipe as UTF-8"
         ) from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -133,15 +150,16 @@ def _load_document(path: Path, including: tuple[Path, ...]) -> _Document:
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     document = _Document({})
     try:
-        document.values = _construct(node, (), path, document.origins)
+        values = _construct(node, (), path, document.origins)
     except RecursionError:
         raise ConfigError(f"{path}: not valid YAML: an alias holds itself") from None
+    document.values = expand_shorthands(values, [root])
     base = document.values.pop("base", None)
     if base is None:
         return document
     if not isinstance(base, str):
         raise ConfigError(f"{document.find_origin(('base',))}: `base` is one file name")
-    below = _load_document(path.parent / base, (*including, path))
+    below = _load_document(path.parent / base, (*including, path), root)
     return _merge(below, document)
 
 
@@ -206,17 +224,19 @@ def _merge(below: _Document, above: _Document) -> _Document:
     return _Document(lay(below.values, above.values, ()), origins)
 
 
-def _apply_overrides(document: _Document, overrides: Sequence[str]) -> _Document:
+def _apply_overrides(
+    document: _Document, overrides: Sequence[str], root: type[BaseModel]
+) -> _Document:
     for text in overrides:
         name, equals, value = text.partition("=")
         place = f"command line `{text}`"
         if not equals or not name:
             raise ConfigError(f"{place}: not of the form key=value", hint="write key.subkey=value")
         try:
-            parsed = yaml.safe_load(value) if value else ""
+            parsed = _Loader(value).get_single_data() if value else ""
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{place}: the value is not valid YAML") from error
-        key = _set_value(document.values, name.split("."), _locate(parsed), place)
+        key = _set_value(document.values, [root], name.split("."), _locate(parsed), place)
         document.origins = {k: v for k, v in document.origins.items() if k[: len(key)] != key}
         document.origins[key] = place
     return document
@@ -233,8 +253,13 @@ def _locate(value: Any) -> Any:
     return value
 
 
-def _set_value(values: Any, names: list[str], value: Any, place: str) -> Key:
-    """Set a nested value in place and return its key; list items go by position or by name."""
+def _set_value(
+    values: Any, models: list[type[BaseModel]], names: list[str], value: Any, place: str
+) -> Key:
+    """Set a nested value in place and return its key; list items go by position or by name.
+
+    A shorthand for a mapping sets the keys that it stands for, and leaves the others.
+    """
     key: list[str | int] = []
     for position, name in enumerate(names):
         last = position == len(names) - 1
@@ -242,12 +267,16 @@ def _set_value(values: Any, names: list[str], value: Any, place: str) -> Key:
             index = _find_item(values, name, place)
             key.append(index)
             if last:
-                values[index] = value
+                values[index] = expand_shorthands(value, models)
             values = values[index]
         elif isinstance(values, dict):
             key.append(name)
-            if last:
-                values[name] = value
+            models = models_at(models, values, name)
+            whole = read_shorthand(value, models) if last else None
+            if whole is not None and isinstance(values.get(name), dict):
+                values[name] |= whole
+            elif last:
+                values[name] = expand_shorthands(value, models)
             elif values.get(name) is None:
                 values[name] = {}
             elif not isinstance(values[name], (dict, list)):
@@ -355,24 +384,3 @@ def _follow(
         values = values.get(part) if isinstance(values, dict) else None
         inside = models_of(known) if known else []
     return tuple(key), holder
-
-
-def find_tag(model: type[BaseModel]) -> tuple[str, str | None]:
-    """Key and value by which a member of a union is told, such as ``stage: sft``."""
-    for name in ("stage", "task"):
-        found = model.model_fields.get(name)
-        if found and get_args(found.annotation):
-            return name, str(get_args(found.annotation)[0])
-    return "", None
-
-
-def models_of(info: FieldInfo) -> list[type[BaseModel]]:
-    """Every model class named anywhere in a field's type."""
-    found: list[type[BaseModel]] = []
-    queue: list[Any] = [info.annotation]
-    while queue:
-        item = queue.pop(0)
-        if isinstance(item, type) and issubclass(item, BaseModel):
-            found.append(item)
-        queue.extend(get_args(item))
-    return found

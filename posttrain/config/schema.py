@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from posttrain.config.load import find_tag, models_of
+from posttrain.config.classes import find_tag, models_of
 from posttrain.config.recipe import Recipe
 
 

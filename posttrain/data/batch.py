@@ -86,6 +86,8 @@ class RowColumns:
 
     places: Array = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     """[rows, 2] int64: number of the file, line."""
+    numbers: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    """[rows] int64: number among all rows read, unusable ones too; several may share a line."""
     examples: Array = field(default_factory=lambda: np.zeros(0, np.int32))
     """[rows] int32: examples that the row gave; at least one."""
     split_digests: Array = field(default_factory=lambda: np.zeros((0, 16), np.uint8))
@@ -109,6 +111,7 @@ class RowColumns:
         starts = itertools.accumulate((len(c.examples) for c in columns), initial=0)
         return cls(
             np.concatenate([c.places for c in columns]),
+            np.concatenate([c.numbers for c in columns]),
             np.concatenate([c.examples for c in columns]),
             np.concatenate([c.split_digests for c in columns]),
             np.concatenate([c.exact_digests for c in columns]),
@@ -160,6 +163,7 @@ class _Rows:
         self._example_places: list[tuple[int, int]] = []
         self._given: list[int] = []
         self._places: list[tuple[int, int]] = []
+        self._numbers: list[int] = []
         self._digests: dict[str, list[bytes]] = {"split": [], "exact": []}
         self._sketches: list[Array] = []
         self._groups: list[str] = []
@@ -185,6 +189,7 @@ class _Rows:
         self._parts += [replace(part, row=row) for part in left_out]
         self._note(record.content)
         self._places.append(place)
+        self._numbers.append(self._rows - 1)
         self._given.append(len(examples))
         self._examples.extend(examples)
         self._example_places.extend([place] * len(examples))
@@ -237,6 +242,7 @@ class _Rows:
             self._tallies["retokenized"] += example.retokenized
         columns = RowColumns(
             np.array(self._places, dtype=np.int64).reshape(-1, 2),
+            np.array(self._numbers, dtype=np.int64) + first,
             np.array(self._given, dtype=np.int32),
             _stack(self._digests["split"]),
             _stack(self._digests["exact"]),

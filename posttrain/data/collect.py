@@ -21,7 +21,6 @@ from posttrain.files import dump_line
 from posttrain.logs import Progress
 
 Array = np.ndarray[Any, Any]
-_FIRST_REJECTS = 3
 
 
 @dataclass
@@ -31,7 +30,8 @@ class AllRows:
     parts: list[Part]
     read: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
-    first_rejects: list[Reject] = field(default_factory=list)
+    first_rejects: dict[str, Reject] = field(default_factory=dict)
+    """Of each reason the first one, in the order of the rows."""
     read_of_part: Counter[int] = field(default_factory=Counter)
     rejects_of_part: dict[int, Counter[str]] = field(default_factory=dict)
     batches: list[RowColumns] = field(default_factory=list)
@@ -64,7 +64,8 @@ class AllRows:
         self.read_of_part[part.number] += result.rows
         self.rejects += reasons
         self.rejects_of_part.setdefault(part.number, Counter()).update(reasons)
-        self.first_rejects += result.rejects[: _FIRST_REJECTS - len(self.first_rejects)]
+        for reject in result.rejects:
+            self.first_rejects.setdefault(reject.reason, reject)
         self.batches.append(result.columns)
         self.counts.merge(result.counts)
         self.audit = merge_checks(self.audit, result.audit)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.checkpoints import write_manifest
 from posttrain.config.data import DataConfig, MixtureConfig
 from posttrain.data.accounts import describe_data_set
 from posttrain.data.audit import check_audit, merge_checks
@@ -23,7 +26,16 @@ from posttrain.data.encoders import TextEncoder, build_encoder
 from posttrain.data.evaluations import build_index
 from posttrain.data.mixture import SourceShare, plan_draws
 from posttrain.data.parts import list_parts
-from posttrain.data.records import Record, Reject, Text
+from posttrain.data.readers import pick_rows
+from posttrain.data.records import (
+    CONTAMINATED,
+    NOT_FAULTS,
+    REPEATED,
+    Record,
+    Reject,
+    RowError,
+    Text,
+)
 from posttrain.data.store import (
     ExampleBlock,
     ExampleStore,
@@ -33,7 +45,7 @@ from posttrain.data.store import (
     save_store,
 )
 from posttrain.errors import ConfigError, DataError
-from posttrain.files import dump_line, write_json
+from posttrain.files import cache_root, dump_line, write_errors, write_json
 
 Array = np.ndarray[Any, Any]
 _AUDITED = 256
@@ -59,12 +71,13 @@ def compose_data(
     evaluations = build_index(config.contamination)
     spill = building / "rows"
     rows = collect_rows(parts, BuildPlan(config, encoder, evaluations.index), spill)
-    check_rejects(config, rows)
+    keep = partial(_keep_rejects, spill / "rejects.jsonl", identity)
+    check_rejects(config, rows, keep)
     choice = choose_rows(config, rows, spill)
+    _write_dropped(spill / "rejects.jsonl", rows, choice)
     if not choice.count(TRAIN):
-        raise _nothing_left(config, rows, choice)
-    shutil.copyfile(spill / "rejects.jsonl", building / "rejects.jsonl")
-    _write_dropped(building / "rejects.jsonl", rows, choice)
+        raise _nothing_left(config, rows, choice, keep)
+    (spill / "rejects.jsonl").rename(building / "rejects.jsonl")
     _write_tests(building / "test.jsonl", spill / "tests.jsonl", choice.splits == TEST)
     split_of_example: Array = np.repeat(choice.splits, rows.columns.examples)
     files = [str(part.path) for part in parts]
@@ -84,7 +97,8 @@ def compose_data(
     if mixture:
         write_json(building / "train" / "mixture.json", asdict(mixture))
     report = describe_data_set(config, rows, choice, (train, validation), mixture, evaluations)
-    write_json(building / "report.json", {**identity, **report, "files": _sizes(building)})
+    write_json(building / "report.json", {**identity, **report})
+    write_manifest(building, identity)
 
 
 def _as_examples(store: ExampleStore) -> Iterator[list[Example]]:
@@ -96,52 +110,78 @@ def _as_examples(store: ExampleStore) -> Iterator[list[Example]]:
         ]
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.stat().st_size for path in found}
+def check_rejects(config: DataConfig, rows: AllRows, keep: Callable[[], Path]) -> None:
+    """Stop where too many rows are unusable; those that are sound and left out do not count.
 
-
-def check_rejects(config: DataConfig, rows: AllRows) -> None:
-    """Stop where too many rows are unusable.
+    Args:
+        config: With the share that is too large.
+        rows: What was read.
+        keep: Keeps the list of the rows left out, and returns where.
 
     Raises:
         DataError: With the first one, and the reasons counted.
     """
-    rejected = rows.rejects.total()
-    if rejected <= config.max_reject_fraction * rows.read:
+    faults = Counter({r: n for r, n in rows.rejects.items() if r not in NOT_FAULTS})
+    if faults.total() <= config.max_reject_fraction * rows.read:
         return
-    first = rows.first_rejects[0]
-    reasons = ", ".join(f"{n} × {reason}" for reason, n in rows.rejects.most_common(3))
+    first = next(reject for reason, reject in rows.first_rejects.items() if reason in faults)
     raise DataError(
-        f"{first.origin}: {first.reason}"
-        + (f" ({first.detail})" if first.detail else "")
-        + f"; {rejected} of {rows.read} rows are unusable ({reasons})",
-        hint="list them with `posttrain validate`, mend them, or raise "
-        f"data.max_reject_fraction above {config.max_reject_fraction:g}",
+        f"{_describe_reject(first)}; {faults.total()} of {rows.read} rows are unusable "
+        f"({_count_reasons(faults)})",
+        hint=f"each with its reason is in {keep()}; mend them, or raise data.max_reject_fraction "
+        f"above {config.max_reject_fraction:g}",
     )
 
 
-def _nothing_left(config: DataConfig, rows: AllRows, choice: Choice) -> DataError:
+def _nothing_left(
+    config: DataConfig, rows: AllRows, choice: Choice, keep: Callable[[], Path]
+) -> DataError:
+    told = f"{config.sources[0].path}: no row is left to train on"
+    why = ""
+    if rows.rejects:
+        most = rows.rejects.most_common(1)[0][0]
+        told = f"{_describe_reject(rows.first_rejects[most])}; no row is left to train on"
+        why = f" ({_count_reasons(rows.rejects)})"
+    dropped = choice.count(DROPPED)
+    listed = f"; each with its reason is in {keep()}" if rows.rejects or dropped else ""
     return DataError(
-        f"{config.sources[0].path}: no row is left to train on",
-        hint=f"of {rows.read} rows {rows.rejects.total()} were rejected, "
-        f"{choice.count(DROPPED)} dropped as repeated or contaminated, "
-        f"{choice.count(TEST)} set aside",
+        told,
+        hint=f"of {rows.read} rows {rows.rejects.total()} were rejected{why}, "
+        f"{dropped} dropped as repeated or contaminated, {choice.count(TEST)} set aside{listed}",
     )
+
+
+def _describe_reject(reject: Reject) -> str:
+    return f"{reject.origin}: {reject.reason}" + (f" ({reject.detail})" if reject.detail else "")
+
+
+def _count_reasons(reasons: Counter[str]) -> str:
+    return ", ".join(f"{number} × {reason}" for reason, number in reasons.most_common(3))
+
+
+def _keep_rejects(listed: Path, identity: dict[str, str]) -> Path:
+    """Keep the list of rows left out of a data set that does not come about."""
+    kept = cache_root() / "rejected" / f"{identity['key'][:32]}.jsonl"
+    with write_errors(kept):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        listed.replace(kept)
+    return kept
 
 
 def _write_dropped(path: Path, rows: AllRows, choice: Choice) -> None:
+    """Add the dropped rows to the rejects; they are read once more."""
+    dropped = np.flatnonzero(choice.splits == DROPPED).tolist()
+    batches = chain.from_iterable(part.batches() for part in rows.parts)
+    again = pick_rows(batches, rows.columns.numbers[dropped].tolist())
     with path.open("a", encoding="utf-8") as file:
-        for row in np.flatnonzero(choice.splits == DROPPED).tolist():
-            origin, match = rows.origin(row), choice.contaminated.get(row)
-            if match:
-                reject = Reject(origin, CONTAMINATED, f"{match.what}, {match.origin}")
+        for number, row in zip(dropped, again, strict=False):
+            assert not isinstance(row, RowError), f"{rows.origin(number)}: was read before"
+            if match := choice.contaminated.get(number):
+                reason, detail = CONTAMINATED, f"{match.what}, {match.origin}"
             else:
-                reject = Reject(origin, REPEATED, f"as {rows.origin(int(choice.repeats[row]))}")
+                reason, detail = REPEATED, f"as {rows.origin(int(choice.repeats[number]))}"
+            reject = Reject(rows.origin(number), reason, detail, row)
             file.write(f"{dump_line(reject.to_json())}\n")
-
-
-CONTAMINATED, REPEATED = "in an evaluation set", "repeated"
 
 
 def _write_tests(path: Path, lines: Path, wanted: Array) -> None:
@@ -215,11 +255,19 @@ def _check_shares(config: DataConfig, rows: AllRows, sizes: Sequence[int]) -> No
     """Stop where a source has a share of an epoch and nothing to fill it with."""
     for number, source in enumerate(config.sources):
         read = sum(rows.read_of_part[part.number] for part in rows.parts if part.source == number)
+        reasons = sum(
+            (
+                rows.rejects_of_part.get(p.number, Counter())
+                for p in rows.parts
+                if p.source == number
+            ),
+            Counter[str](),
+        )
         promised = config.mixture is not None or source.weight or source.epochs
         if read and promised and not sizes[number]:
             raise DataError(
                 f"{source.path}: none of its {read:,} rows became a training example, so it cannot "
                 "have the share of an epoch that the recipe gives it",
-                hint="`posttrain validate` says what is wrong with its rows; repeated ones count "
-                "for the source that comes first. Mend it or leave it out",
+                hint=f"{_count_reasons(reasons) or 'no row was rejected'}; repeated rows count for "
+                "the source that comes first. Mend it or leave it out",
             )

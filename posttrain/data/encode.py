@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -177,9 +177,11 @@ class _ChatEncoding:
         chat, joined = record.content, False
         try:
             pieces = self._renderer.split_trained(chat, self._options.train_on)
-        except RowError:
+        except RowError as error:
             chat = _join_turns(chat)
             if chat == record.content:
+                if _has_turns_in_a_row(chat):
+                    raise RowError(error.reason, _NOT_JOINED) from None
                 raise
             record, joined = replace(record, content=chat), True
             pieces = self._renderer.split_trained(chat, self._options.train_on)
@@ -196,6 +198,16 @@ class _ChatEncoding:
         prompt = len(self._renderer.render_prompt(chat))
         ends = accumulate(len(piece.text) for piece in pieces[:-1])
         return next((i for i, end in enumerate(ends, start=1) if end == prompt), 0)
+
+
+_NOT_JOINED = (
+    "assistant turns in a row, not joined: other loss_weight, or thinking or words behind a call"
+)
+
+
+def _has_turns_in_a_row(chat: Chat) -> bool:
+    roles = [message["role"] for message in chat.messages]
+    return any(one == other == "assistant" for one, other in pairwise(roles))
 
 
 def _join_turns(chat: Chat) -> Chat:

@@ -5,6 +5,7 @@ Every row is accounted for: rows read = rows used + test rows + rejects, or the 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from posttrain.checkpoints import find_damage
 from posttrain.config.data import DataConfig, SourceConfig
 from posttrain.data.compose import compose_data
 from posttrain.data.sources import check_source
@@ -95,22 +97,17 @@ def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
 def _take(folder: Path, key: str, *, reused: bool) -> PreparedData | None:
     """Map a finished data set; None where there is none, or not the whole of it.
 
-    A folder appears by one rename once it is whole. What a full disk or a crash of the machine has
-    cut short afterwards is told by the sizes of the files, and is built anew.
+    A folder appears by one rename once it is whole. What a full disk, a crash or a failing disk has
+    done to it afterwards is told by its manifest, and it is built anew.
     """
-    try:
-        report = load_json(folder / "report.json")
-        whole = report["key"] == key and all(
-            (folder / name).stat().st_size == size for name, size in report["files"].items()
-        )
-    except FileNotFoundError:
-        if not folder.exists():
-            return None
-        whole = False
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        say(f"data: {folder} is damaged and is made anew")
+    if not folder.exists():
+        return None
+    if damage := find_damage(folder):
+        say(f"data: {folder} is damaged ({damage}) and is made anew")
+        return None
+    report = load_json(folder / "report.json")
+    if report["key"] != key:
+        say(f"data: {folder} holds other data and is made anew")
         return None
     return PreparedData(
         folder, load_store(folder / "train"), load_store(folder / "validation"), report, reused
@@ -204,7 +201,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
     backend.no_padding()
     backend.no_truncation()
     try:
-        return digest_json(backend.to_str())
+        return hashlib.sha256(backend.to_str().encode("utf-8", "surrogatepass")).hexdigest()
     finally:
         if padding:
             backend.enable_padding(**padding)

@@ -129,6 +129,14 @@ class Reject:
         }
 
 
+REPEATED, CONTAMINATED = "repeated", "in an evaluation set"
+LABELLED_BAD = "the answer is labelled as bad"
+USABLE = (REPEATED, CONTAMINATED)
+"""Reasons that say nothing against the row itself."""
+NOT_FAULTS = (*USABLE, LABELLED_BAD)
+"""Reasons of rows that are sound; they do not count towards ``max_reject_fraction``."""
+
+
 class RowError(ValueError):
     """A row cannot be used; becomes a Reject.
 

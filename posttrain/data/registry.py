@@ -132,6 +132,7 @@ def _build(
             "format": found,
             "columns": {ours: theirs for ours, theirs in named.items() if ours != theirs},
             "turns": {_TAGS[tag]: value for tag, value in tags.items() if value != tag[:-4]},
+            "documents": source.documents or "line",  # as they load text files
             "limit": min(limits, default=None),
         }
     )

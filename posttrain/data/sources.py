@@ -11,7 +11,7 @@ from typing import Any
 from posttrain.config.data import SourceConfig, TextDataConfig, TurnName
 from posttrain.data.expansion import check_source, expand_source
 from posttrain.data.formats import FORMATS, choose_format
-from posttrain.data.formats.text import convert_text
+from posttrain.data.formats.text import TEXT_FIELDS, convert_text
 from posttrain.data.readers import (
     TEXT_ENDINGS,
     RowBatch,
@@ -54,7 +54,7 @@ def scan_source(
 
     Args:
         source: As ``expand_source`` returns it.
-        documents: What one document of plain text is.
+        documents: What one document of plain text is where the source does not say.
         rows_per_batch: Most rows of a piece.
 
     Raises:
@@ -63,6 +63,7 @@ def scan_source(
     assert source.path is not None
     size, limit = rows_per_batch, source.limit
     if is_text_file(source):
+        documents = source.documents or documents
         return scan_texts(source.path, documents, rows_per_batch=size, limit=limit)
     return scan_batches(source.path, rows_per_batch=size, limit=limit)
 
@@ -93,7 +94,7 @@ def choose_source_format(source: SourceConfig, kind: str) -> tuple[str, str]:
 
 
 def build_converter(
-    source: SourceConfig, name: str, text_fields: Sequence[str] = ("text", "content")
+    source: SourceConfig, name: str, text_fields: Sequence[str] = TEXT_FIELDS
 ) -> Callable[[Row], Content]:
     """Make the function from a row of a source to its content.
 
@@ -162,10 +163,11 @@ def read_texts(source: SourceConfig, config: TextDataConfig) -> SourceRows:
 def choose_text_format(source: SourceConfig, config: TextDataConfig) -> tuple[str, str]:
     """Say what the documents of one file are; as ``choose_source_format``."""
     if is_text_file(source):
-        return "text", f"one document a {config.documents}"
+        return "text", f"one document a {source.documents or config.documents}"
     if source.columns:
         check_columns(source.columns, _read_first(source)[0])
-    return "text", f"the first of {', '.join(config.text_fields)}"
+    fields = ", ".join(config.text_fields)
+    return "text", f"the first of {fields}, and else the turns of a conversation"
 
 
 def find_text_fields(source: SourceConfig, config: TextDataConfig) -> tuple[str, ...]:

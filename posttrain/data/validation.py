@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +24,12 @@ from posttrain.data.dedup import (
     near_sketch,
 )
 from posttrain.data.evaluations import build_index
+from posttrain.data.readers import RowBatch, pick_rows
 from posttrain.data.records import (
+    CONTAMINATED,
+    NOT_FAULTS,
+    REPEATED,
+    USABLE,
     Chat,
     Content,
     Origin,
@@ -75,6 +82,8 @@ class FileFindings:
     """Reason -> the first rows."""
     problem: DataError | None = None
     """Why the file cannot be read at all."""
+    scan: Callable[[], Iterator[RowBatch]] = lambda: iter(())
+    """Reads it."""
 
     def add(self, reject: Reject) -> None:
         """Count a finding."""
@@ -84,22 +93,21 @@ class FileFindings:
             detail = f" ({reject.detail[:200]})" if reject.detail else ""
             places.append(f"{reject.origin}{detail}")
 
+    def count_without(self, reasons: Sequence[str]) -> int:
+        """Count the findings for other reasons than some."""
+        return self.reasons.total() - sum(self.reasons[reason] for reason in reasons)
+
     def lines(self) -> Iterator[str]:
         """Yield what to tell of the file."""
         if self.problem:
             yield str(self.problem)
             return
         yield f"{self.path}: {self.rows:,} rows, {self.format} ({self.evidence})"
-        unusable = sum(self.reasons[reason] for reason in self.reasons if reason not in NOT_FAULTS)
-        yield f"  {self.rows - unusable:,} records"
+        left_out = self.count_without(USABLE)
+        yield f"  {self.rows - left_out:,} records"
         for reason, count in self.reasons.most_common():
             yield f"  {count:,} × {reason}"
             yield from (f"      {place}" for place in self.places[reason])
-
-
-REPEATED, CONTAMINATED = "repeated", "in an evaluation set"
-NOT_FAULTS = (REPEATED, CONTAMINATED)
-"""Findings about rows that can be used."""
 
 
 class Validation:
@@ -120,22 +128,31 @@ class Validation:
         index = self._build_index()
         duplicates = _Duplicates(self.data.dedup)
         for source in self.data.sources:
-            for content, origin, item in self._read(source):
+            for content, row, origin, item in self._read(source):
                 if isinstance(item, Reject):
                     yield item
                     continue
-                duplicates.add(content, len(self.files) - 1, origin.line)
+                place = _Place(len(self.files) - 1, origin.line, self.files[-1].rows - 1)
+                duplicates.add(content, place)
                 if index and (match := index.find(content)):
                     detail = f"{match.what}, {match.origin}"
-                    yield self._note(Reject(origin, CONTAMINATED, detail))
-        for number, line, earlier, earlier_line in duplicates.find():
-            origin = Origin(self.files[number].path, line)
-            before = Origin(self.files[earlier].path, earlier_line)
-            yield self._note(Reject(origin, REPEATED, f"as {before}"), self.files[number])
+                    yield self._note(Reject(origin, CONTAMINATED, detail, row))
+        yield from self._tell_repeated(duplicates)
         for source in self.data.watched:
-            for _, _, item in self._read(source):
+            for _, _, _, item in self._read(source):
                 if isinstance(item, Reject):
                     yield item
+
+    def _tell_repeated(self, duplicates: _Duplicates) -> Iterator[Reject]:
+        """Yield the repeated rows, which are read once more."""
+        for number, found in groupby(duplicates.find(), key=lambda place: place[0].file):
+            file, places = self.files[number], list(found)
+            rows = pick_rows(file.scan(), [place.number for place, _ in places])
+            for row, (place, earlier) in zip(rows, places, strict=False):
+                assert not isinstance(row, RowError), f"{file.path}:{place.line}: was read before"
+                before = Origin(self.files[earlier.file].path, earlier.line)
+                origin = Origin(file.path, place.line)
+                yield self._note(Reject(origin, REPEATED, f"as {before}", row), file)
 
     def _build_index(self) -> Any:
         settings = self.data.contamination
@@ -143,8 +160,8 @@ class Validation:
             return None
         return build_index(settings).index
 
-    def _read(self, source: SourceConfig) -> Iterator[tuple[Any, Origin, Reject | None]]:
-        """Yield each row of a source: its content and place, or what is wrong with it."""
+    def _read(self, source: SourceConfig) -> Iterator[tuple[Any, Any, Origin, Reject | None]]:
+        """Yield each row of a source: content, row and place, and what is wrong with it."""
         try:
             files = expand_source(source)
         except DataError as error:
@@ -157,7 +174,8 @@ class Validation:
                 kind = self._settle_format(file, found)
                 convert = build_converter(file, found.format, *self._text_fields(file))
                 documents = self.data.text.documents if self.data.text else "paragraph"
-                for batch in scan_source(file, documents=documents):
+                found.scan = partial(scan_source, file, documents=documents)
+                for batch in found.scan():
                     for origin, row in batch.rows():
                         found.rows += 1
                         try:
@@ -168,9 +186,9 @@ class Validation:
                         except RowError as error:
                             kept = getattr(row, "row", None) if row is error else row
                             reject = Reject(origin, error.reason, error.detail, kept)
-                            yield None, origin, self._note(reject)
+                            yield None, row, origin, self._note(reject)
                         else:
-                            yield content, origin, None
+                            yield content, row, origin, None
                     self._told.update(sum(known.rows for known in self.files))
             except DataError as error:
                 found.problem = error
@@ -215,13 +233,10 @@ class Validation:
         for file in self.files:
             yield from file.lines()
         if len(self.files) > 1:
-            rows, unusable = self._count()
-            yield f"together: {rows:,} rows, {rows - unusable:,} records, {unusable:,} unusable"
-
-    def _count(self) -> tuple[int, int]:
-        reasons = sum((file.reasons for file in self.files), Counter())
-        unusable = reasons.total() - sum(reasons[reason] for reason in NOT_FAULTS)
-        return sum(file.rows for file in self.files), unusable
+            rows = sum(file.rows for file in self.files)
+            records = rows - sum(file.count_without(USABLE) for file in self.files)
+            unusable = sum(file.count_without(NOT_FAULTS) for file in self.files)
+            yield f"together: {rows:,} rows, {records:,} records, {unusable:,} unusable"
 
     def find_problem(self) -> DataError | None:
         """Return why the data set cannot be used, if so."""
@@ -236,7 +251,8 @@ class Validation:
                     f"{found[0]}: this training row is also an evaluation problem",
                     hint="remove it, or set contamination: drop",
                 )
-        rows, unusable = self._count()
+        rows = sum(file.rows for file in self.files)
+        unusable = sum(file.count_without(NOT_FAULTS) for file in self.files)
         if self._first is None or unusable <= self.data.max_reject_fraction * rows:
             return None
         first = self._first
@@ -276,6 +292,15 @@ def check_content(content: Content, kind: str) -> None:
             raise RowError("chosen and rejected are equal")
 
 
+class _Place(NamedTuple):
+    """Where a row was read."""
+
+    file: int
+    line: int
+    number: int
+    """Among the rows of the file, from 0; several may share a line."""
+
+
 class _Duplicates:
     """Digests of all rows, and where each was read.
 
@@ -285,19 +310,19 @@ class _Duplicates:
 
     def __init__(self, config: DedupConfig | None) -> None:
         self._config = config
-        self._places: list[tuple[int, int]] = []
+        self._places: list[_Place] = []
         self._rows: list[Any] = []
 
-    def add(self, content: Content, file: int, line: int) -> None:
+    def add(self, content: Content, place: _Place) -> None:
         """Note a row."""
         if self._config is None:
             return
         exact = self._config.method == "exact"
         self._rows.append(exact_digest(content) if exact else near_sketch(content))
-        self._places.append((file, line))
+        self._places.append(place)
 
-    def find(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield file and line of each repeated row, and those of the one it repeats."""
+    def find(self) -> Iterator[tuple[_Place, _Place]]:
+        """Yield the place of each repeated row, in order, and that of the one it repeats."""
         if self._config is None or not self._rows:
             return
         if self._config.method == "exact":
@@ -308,4 +333,4 @@ class _Duplicates:
             sketches = np.concatenate(self._rows)
             first = find_duplicates_near(offsets, sketches, self._config.threshold)
         for row in np.flatnonzero(first >= 0).tolist():
-            yield (*self._places[row], *self._places[int(first[row])])
+            yield self._places[row], self._places[int(first[row])]

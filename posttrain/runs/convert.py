@@ -14,7 +14,12 @@ from posttrain.data.formats import FORMATS, Format, choose_format, detect_format
 from posttrain.data.formats.fields import scalar_text
 from posttrain.data.formats.gsm8k import CALCULATOR
 from posttrain.data.formats.messages import TURN_KEYS
-from posttrain.data.formats.text import convert_text
+from posttrain.data.formats.text import (
+    TEXT_FIELDS,
+    convert_text,
+    find_conversation,
+    find_text_field,
+)
 from posttrain.data.formats.writers import (
     WRITERS,
     drop_features,
@@ -23,7 +28,7 @@ from posttrain.data.formats.writers import (
     write_row,
 )
 from posttrain.data.readers import scan_rows
-from posttrain.data.records import Chat, Content, Origin, Reject, Row, RowError
+from posttrain.data.records import Chat, Content, Origin, Reject, Row, RowError, Text
 from posttrain.data.renaming import check_columns, rename_row
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import write_jsonl
@@ -34,7 +39,7 @@ _DETECTION_ROWS = 50
 _TURN_LISTS = ("messages", "conversations", "conversation", "prompt", "completion",
                "chosen", "rejected", "chosen_messages", "rejected_messages")  # fmt: skip
 _CALL_KEYS = {"id", "type", "function", "name", "arguments", "parameters"}
-_TEXT = Format("text", ("text",), convert_text, ("content",))
+_TEXT = Format("text", TEXT_FIELDS[:1], convert_text, TEXT_FIELDS[1:])
 # What reading a format leaves out by its own rules, told however the rest is written.
 _LEFT_OUT: dict[str, tuple[str, Callable[[Row], bool]]] = {
     "gsm8k": ("calculator notes <<...>>", lambda row: bool(CALCULATOR.search(row["answer"]))),
@@ -115,8 +120,9 @@ def _choose(config: ConvertConfig, first: list[tuple[Origin, Row | RowError]]) -
         )
     check_columns(config.columns, good)
     kind = WRITERS[config.to].kind
-    if kind == "text":
-        return "text", "the first of `text`, `content`, and else the turns' texts"
+    if kind == "text" and config.format in ("auto", "text"):
+        return "text", "the first of `text`, `content`, and else the turns of a conversation"
+    kind = "chat" if kind == "text" else kind
     renamed = [_rename(row, config) for _, row in good]
     return choose_format(config.format, renamed, str(config.path), kind)
 
@@ -136,13 +142,12 @@ def _convert_rows(
     Raises:
         DataError: There is none.
     """
-    known = FORMATS.get(name, _TEXT)
     for origin, row in rows:
         try:
             if isinstance(row, RowError):
                 raise row
             row = _rename(row, config)
-            result, losses = _rewrite(row, known, name, config)
+            result, losses = _rewrite(row, _find_reader(row, name), name, config)
         except RowError as error:
             shown = getattr(error, "row", None) if isinstance(row, RowError) else row
             counts.rejects.append(Reject(origin, error.reason, error.detail, shown))
@@ -156,6 +161,13 @@ def _convert_rows(
         yield result
     if not counts.written:
         raise _none_written(counts.rejects, config)
+
+
+def _find_reader(row: Row, name: str) -> Format:
+    if name != "text":
+        return FORMATS[name]
+    conversation = None if find_text_field(row) else find_conversation(row)
+    return FORMATS[conversation] if conversation else _TEXT
 
 
 def _none_written(rejects: list[Reject], config: ConvertConfig) -> DataError:
@@ -181,7 +193,9 @@ def _rewrite(row: Row, known: Format, name: str, config: ConvertConfig) -> tuple
     unheld = find_unheld(content, to)
     others = _list_others(row, known, content)
     result = write_row(drop_features(content, unheld, to), to, others)
-    losses = [*unheld, *find_lost_keys(row), *_find_conflicts(others, result, content, to)]
+    # A text leaves the fields beside it as they are, turns among them.
+    lost = [] if isinstance(content, Text) else find_lost_keys(row)
+    losses = [*unheld, *lost, *_find_conflicts(others, result, content, to)]
     if losses and config.lossy == "reject":
         more = f"and {', '.join(losses[1:])}; " if losses[1:] else ""
         raise RowError(f"{to} has no place for {losses[0]}", f"{more}lossy=count leaves it out")

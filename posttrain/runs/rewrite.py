@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from posttrain.config.load import models_of
+from posttrain.config.classes import models_of
 from posttrain.config.migrate import NOT_NEEDED, OLD_NAMES, MigrateConfig
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import AnyTrainingStage

@@ -6,6 +6,7 @@ import pytest
 
 from posttrain.data.formats.dolci import convert_dolci
 from posttrain.data.formats.messages_json import convert_messages_json
+from posttrain.data.formats.text import convert_text
 from posttrain.samples.tools import generate_tools
 from tests.stages.test_mistakes import complain
 
@@ -255,3 +256,47 @@ def test_mistakes_are_one_line_and_leave_nothing(cli, tmp_path, rows, arguments,
     assert left == {"in.jsonl", "taken.jsonl"}
     assert places["taken"].read_text() == "old"
     assert read_rows(places["in"]) == rows
+
+
+def test_conversations_become_text_and_leave_no_turns_behind(cli, tmp_path):
+    rows = list(generate_tools(4, 4))
+    pair = {"conversations": [ASK], "chosen": ANSWER, "rejected": {**ANSWER, "content": "b"}}
+    weighed = {"messages": [ASK, {**ANSWER, "weight": 0.5}], "reference": "a"}
+    source = write_rows(tmp_path / "in.jsonl", [*rows, pair, weighed, {"messages": [ASK, ANSWER]}])
+    out, counted = tmp_path / "out.jsonl", tmp_path / "counted.jsonl"
+
+    result = cli("convert", source, f"out={out}", "to=text")
+    again = cli("convert", source, f"out={counted}", "to=text", "lossy=count")
+
+    assert result.returncode == again.returncode == 0, result.stderr + again.stderr
+    written = read_rows(out)
+    assert [row["text"] for row in written] == [
+        *(convert_text(row).text for row in rows), "q\na"
+    ]  # fmt: skip
+    assert not any(row.keys() & {"messages", "conversations"} for row in written)
+    assert [row["id"] for row in written[:-1]] == [row["id"] for row in rows]
+    assert any('"arguments"' in row["text"] for row in written[:-1])
+    assert "1 × a pair of answers is no text" in result.stdout
+    assert "1 × text has no place for loss weights" in result.stdout
+    assert "1 rows lost loss weights" in again.stdout
+    assert "1 rows lost reference" in again.stdout
+    assert read_rows(counted)[4] == {"text": "q\na"}
+
+
+def test_a_format_that_is_named_is_read_for_text_too(cli, tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"instruction": "q", "output": "a", "id": 1}])
+
+    result = cli("convert", source, f"out={tmp_path}/out.jsonl", "to=text", "format=alpaca")
+
+    assert result.returncode == 0, result.stderr
+    assert read_rows(tmp_path / "out.jsonl") == [{"text": "q\na", "id": 1}]
+
+
+def test_fields_beside_a_text_stay_as_they_are(cli, tmp_path):
+    row = {"text": "t", "messages": [{**ASK, "note": "n"}]}
+    source = write_rows(tmp_path / "in.jsonl", [row])
+
+    result = cli("convert", source, f"out={tmp_path}/out.jsonl", "to=text")
+
+    assert result.returncode == 0, result.stderr
+    assert read_rows(tmp_path / "out.jsonl") == [row]

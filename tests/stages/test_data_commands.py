@@ -110,6 +110,22 @@ def test_findings_of_an_earlier_run_are_replaced(cli, rows, tmp_path):
     assert [found["line"] for found in load_jsonl(tmp_path / "found.jsonl")] == [31, 32]
 
 
+def test_settings_of_a_data_file_need_nothing_before_them(cli, rows, tmp_path):
+    registry = {"mine": {"file_name": "rows.jsonl", "formatting": "openai"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(registry))
+    target = ("dataset_info.json", "dataset=mine", "limit=20")
+
+    result = cli("prepare", *target, "split=8:1:1", "split.seed=3", "seed=1")
+    assert result.returncode == 0, result.stderr
+    assert "20 rows read" in result.stderr
+    result = cli("inspect", *target, "--rejected")
+    assert (result.returncode, result.stdout.strip()) == (0, "no row is rejected")
+    result = cli("audit", *target)
+    assert "sft: 20 training examples" in result.stdout
+    complain(cli("prepare", "dataset_info.json", "dataset=min"), 3, "mine")
+    complain(cli("prepare", *target, "split=8:1"), 2, "such as 8:1:1")
+
+
 def test_audit_shows_every_check(cli, rows):
     result = cli("audit", "rows.jsonl")
 

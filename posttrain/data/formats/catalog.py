@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from posttrain.data.formats.alpaca import convert_alpaca
 from posttrain.data.formats.chatml import START, convert_chatml
-from posttrain.data.formats.choice import convert_choice, shows_choice
+from posttrain.data.formats.choice import PASSAGES, convert_choice, shows_choice
 from posttrain.data.formats.dolci import convert_dolci
 from posttrain.data.formats.dolly import convert_dolly
 from posttrain.data.formats.gsm8k import convert_gsm8k
@@ -65,10 +65,13 @@ class Format:
     """Whether a row with the fields has the sign."""
     every: bool = False
     """Whether all rows must look so, not only most of them."""
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Another name of a field that it is recognized by as well."""
 
     def fits(self, row: Row) -> bool:
         """Whether a row looks like this format."""
-        return all(field in row for field in self.fields) and self.shows(row)
+        found = (name in row or self.also.get(name) in row for name in self.fields)
+        return all(found) and self.shows(row)
 
     def fits_all(self, rows: Sequence[Row]) -> bool:
         """Whether some rows look like this format: most of them, or every one."""
@@ -78,7 +81,11 @@ class Format:
     @property
     def evidence(self) -> str:
         """What is looked for, in words."""
-        shown = ", ".join(f"`{field}`" for field in self.fields)
+        names = (
+            f"`{name}` or `{self.also[name]}`" if name in self.also else f"`{name}`"
+            for name in self.fields
+        )
+        shown = ", ".join(names)
         if not shown:
             return self.sign
         return f"{shown} ({self.sign})" if self.sign else shown
@@ -122,6 +129,11 @@ def _is_dialogue(row: Row) -> bool:
     return isinstance(row["messages"], list)
 
 
+def _has_turns(row: Row) -> bool:
+    # Under the rarer name there may be anything, such as a number or a text.
+    return "conversations" in row or isinstance(row["conversation"], list)
+
+
 def _are_transcripts(row: Row) -> bool:
     return all(
         isinstance(row[name], str) and row[name].lstrip().startswith(TRANSCRIPT.strip())
@@ -131,6 +143,7 @@ def _are_transcripts(row: Row) -> bool:
 
 _HISTORY = ("system", "history")
 _AROUND = ("system", "tools", "functions")
+_SINGULAR = {"conversations": "conversation"}
 
 # The closer look comes first: the first format that fits most of the rows is taken.
 FORMATS: dict[str, Format] = {
@@ -173,8 +186,9 @@ FORMATS: dict[str, Format] = {
         "chat",
         ("conversations",),
         convert_sharegpt,
-        (*_AROUND, "reference"),
-        shows=_is_no_pair,
+        (*_AROUND, "reference", "conversation"),
+        shows=lambda row: _is_no_pair(row) and _has_turns(row),
+        also=_SINGULAR,
     ),
     "xlam": Format("chat", ("query", "tools", "answers"), convert_xlam),
     "math": Format("chat", ("problem", "solution"), convert_math),
@@ -197,8 +211,7 @@ FORMATS: dict[str, Format] = {
             "answerKey",
             "label",
             "answer",
-            "passage",
-            "stimulus",
+            *PASSAGES,
             "explanation",
             "other",
         ),
@@ -266,7 +279,9 @@ FORMATS: dict[str, Format] = {
         "preference",
         ("conversations", "chosen", "rejected"),
         convert_sharegpt_pair,
-        _AROUND,
+        (*_AROUND, "conversation"),
+        shows=_has_turns,
+        also=_SINGULAR,
     ),
     "alpaca_preference": Format(
         "preference",

@@ -15,8 +15,10 @@ LETTERS = "ABCDEFGHIJ"
 _STEMS = ("question", "stem")
 _OPTIONS = ("options", "choices", "answer_options")
 _ANSWERS = ("answerKey", "label", "answer")
-_PASSAGES = ("passage", "stimulus")
-_USED = frozenset((*_OPTIONS, *_PASSAGES, "explanation", "other"))
+PASSAGES = ("passage", "stimulus", "article", "context", "story", "paragraph")
+"""Fields that may hold what the question is about."""
+# A passage stays a key: its questions can be kept in one split.
+_USED = frozenset((*_OPTIONS, "explanation", "other"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def read_choice(row: Row) -> Choice:
 
     Raises:
         RowError: There is no question, there are fewer than 2 or more than 10 options, one is no
-            text, or the answer names none of them.
+            text, the answer names none of them, or there are two passages.
     """
     stem: Any = row.get("question", row.get("stem"))
     listed: Any = None
@@ -93,10 +95,18 @@ def read_choice(row: Row) -> Choice:
     if not 2 <= len(options) <= len(LETTERS):
         raise RowError(f"{len(options)} options", f"2 to {len(LETTERS)} are needed")
     answer = next((row[name] for name in _ANSWERS if row.get(name) is not None), "")
-    passage = next((row[name] for name in _PASSAGES if row.get(name)), "")
-    if not isinstance(passage, str):
+    right = _find_right(answer, labels, options)
+    return Choice(_read_passage(row), stem.strip(), options, right)
+
+
+def _read_passage(row: Row) -> str:
+    found = {name: row[name] for name in PASSAGES if row.get(name)}
+    if not all(isinstance(text, str) for text in found.values()):
         raise RowError("the passage is not text")
-    return Choice(passage.strip(), stem.strip(), options, _find_right(answer, labels, options))
+    texts = {text.strip() for text in found.values()}
+    if len(texts) > 1:
+        raise RowError("two passages", ", ".join(f"`{name}`" for name in found))
+    return texts.pop() if texts else ""
 
 
 def _read_options(listed: Any) -> tuple[list[str], tuple[str, ...]]:

@@ -12,12 +12,13 @@ from posttrain.data.formats.fields import describe
 from posttrain.data.formats.messages import convert_messages
 from posttrain.data.formats.prompt_completion import convert_prompt_completion
 from posttrain.data.formats.sharegpt import convert_sharegpt
-from posttrain.data.records import Chat, Row, RowError
+from posttrain.data.records import LABELLED_BAD, Chat, Row, RowError
 
 _LABELS = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
 CARRIERS = {
     "messages": convert_messages,
     "conversations": convert_sharegpt,
+    "conversation": convert_sharegpt,
     "completion": convert_prompt_completion,
 }
 """Field that holds the labelled answer -> how such a row is read."""
@@ -38,8 +39,8 @@ def convert_kto(row: Row) -> Chat:
     label = read_label(row)
     if label is None:
         raise RowError("`label` is not true or false", describe(row.get("label")))
-    if not label:
-        raise RowError("the answer is labelled as bad")
     carrier = next((name for name in CARRIERS if name in row), "messages")
     chat = CARRIERS[carrier](row)
+    if not label:
+        raise RowError(LABELLED_BAD)
     return replace(chat, keys={**chat.keys, "label": "true"})

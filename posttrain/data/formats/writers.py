@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.data.formats.catalog import FORMATS
+from posttrain.data.formats.text import join_turns
 from posttrain.data.formats.write_chats import (
     write_alpaca,
     write_chatml,
@@ -66,6 +67,10 @@ class Writer:
     """Which features it has a place for."""
 
 
+def _write_text(content: Text | Chat) -> Row:
+    return {"text": content.text if isinstance(content, Text) else join_turns(content)}
+
+
 _REFERENCE = frozenset({"reference"})
 _TOOLS = frozenset({"tools"})
 WRITERS: dict[str, Writer] = {
@@ -91,7 +96,7 @@ WRITERS: dict[str, Writer] = {
     "alpaca_preference": Writer("preference", write_alpaca_pair),
     "stack_exchange": Writer("preference", write_stack_exchange),
     "hh_rlhf": Writer("preference", write_transcripts),
-    "text": Writer("text", lambda content: {"text": content.text}),
+    "text": Writer("text", _write_text, frozenset({"reasoning", "tools"})),
 }
 """Formats that can be written."""
 
@@ -100,7 +105,7 @@ def find_unheld(content: Content, name: str) -> list[str]:
     """Name what a record carries and a format has no place for.
 
     Args:
-        content: Of the kind that the format is written from.
+        content: Of the kind that the format is written from; of ``text``, a conversation too.
         name: One of ``WRITERS``.
 
     Returns:

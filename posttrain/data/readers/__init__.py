@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from posttrain.data.readers.arrays import JsonText, scan_array, scan_objects
-from posttrain.data.readers.batches import Item, RowBatch, collect
+from posttrain.data.readers.batches import Item, RowBatch, collect, pick_rows
 from posttrain.data.readers.blocks import (
     check_file,
     find_ending,
@@ -31,7 +31,7 @@ from posttrain.errors import DataError
 
 __all__ = [
     "ROW_ENDINGS", "TEXT_ENDINGS", "BrokenRowError", "RowBatch", "check_file", "find_ending",
-    "read_documents", "read_rows", "scan_batches", "scan_rows", "scan_texts",
+    "pick_rows", "read_documents", "read_rows", "scan_batches", "scan_rows", "scan_texts",
 ]  # fmt: skip
 
 TEXT_ENDINGS = (".txt", ".md")

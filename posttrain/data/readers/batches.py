@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,24 @@ class RowBatch:
         file = self.file
         for line, item in zip(self.lines, self.items, strict=True):
             yield Origin(file, line), parse_row(item) if isinstance(item, bytes) else item
+
+
+def pick_rows(batches: Iterable[RowBatch], numbers: Sequence[int]) -> Iterator[Row | RowError]:
+    """Parse some rows and no others.
+
+    Args:
+        batches: Of one or more files.
+        numbers: Of the wanted rows among all, counted from 0, rising.
+    """
+    first, done = 0, 0
+    for batch in batches:
+        behind = bisect_left(numbers, first + len(batch), done)
+        for number in numbers[done:behind]:
+            item = batch.items[number - first]
+            yield parse_row(item) if isinstance(item, bytes) else item
+        first, done = first + len(batch), behind
+        if done == len(numbers):
+            return
 
 
 def collect(

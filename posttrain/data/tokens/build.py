@@ -16,7 +16,7 @@ from posttrain.data.tokens.structure import NotProven, Structure
 from posttrain.files import write_json
 
 # Part of every key of the cache: raise it whenever the verdict on the same tokenizer may change.
-_VERSION = 1
+_VERSION = 2
 # Reading a tokenizer's parts takes a moment; a server would take it for each request.
 _stock_codecs: WeakKeyDictionary[Any, tuple[int, Codec]] = WeakKeyDictionary()
 _PROBES = (
@@ -86,7 +86,6 @@ def encode_rendered(text: str, tokenizer: Any) -> list[int]:
 
 def _find_ranks(structure: Structure) -> Ranks:
     """Rank the tokens, or take the ranks from the cache."""
-    structure.check_model()
     structure.find_pattern()
     structure.needs_nfc()
     digest = hashlib.sha256(structure.text.encode("utf-8", "surrogatepass"))
@@ -98,6 +97,7 @@ def _find_ranks(structure: Structure) -> Ranks:
             raise NotProven(kept["reason"])
         return Ranks(**kept)
     try:
+        structure.check_model()
         ranks = rank_tokens(structure)
     except NotProven as reason:
         write_json(path, {"reason": str(reason)})

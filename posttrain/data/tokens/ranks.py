@@ -18,9 +18,10 @@ equals.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from posttrain.data.tokens.structure import NotProven, Structure
@@ -39,6 +40,21 @@ class Ranks:
     """Ids of reachable tokens, those first whose pair stands first in the list of merges."""
     whole: list[int]
     """Ids of tokens that come about only where they are a whole word."""
+    lengths: list[int]
+    """Bytes of each of these tokens, in this order."""
+    spelled: str
+    """All their bytes, one behind the other, as base64."""
+
+    @property
+    def order(self) -> list[int]:
+        """Ids of all tokens that are made."""
+        return [*self.singles, *self.merged, *self.whole]
+
+    def spell(self) -> list[bytes]:
+        """Return the bytes of each token, in order."""
+        joined = base64.b64decode(self.spelled)
+        bounds = accumulate(self.lengths, initial=0)
+        return [joined[begin:end] for begin, end in pairwise(bounds)]
 
 
 def rank_tokens(structure: Structure) -> Ranks:
@@ -69,7 +85,12 @@ def rank_tokens(structure: Structure) -> Ranks:
                 raise NotProven("a token stands for a whole word only, and not within words")
             whole.append(number)
     singles = [vocabulary[letter] for letter in bytes_of if letter in vocabulary]
-    return Ranks(singles, [number for _, number in sorted(ranked)], whole)
+    merged = [number for _, number in sorted(ranked)]
+    names = {number: token for token, number in vocabulary.items()}
+    tokens = [names[number] for number in (*singles, *merged, *whole)]
+    letters = "".join(tokens).translate({ord(letter): byte for letter, byte in bytes_of.items()})
+    spelled = base64.b64encode(letters.encode("latin-1")).decode()
+    return Ranks(singles, merged, whole, [*map(len, tokens)], spelled)
 
 
 def merge(word: Iterable[str], places: dict[tuple[str, str], int]) -> tuple[list[str], Any]:

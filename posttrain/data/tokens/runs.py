@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from posttrain.data.records import RowError
 from posttrain.data.tokens.agreement import Doubt, find_doubt
-from posttrain.data.tokens.ranks import Ranks, byte_letters
+from posttrain.data.tokens.ranks import Ranks
 from posttrain.data.tokens.structure import SimplePattern, Structure, atoms
 
 
@@ -83,12 +83,12 @@ class FastRuns:
         self._doubt: Doubt = find_doubt(atoms(pattern), nfc=self._nfc)
         simple = SimplePattern.of(pattern)
         self._cuts, self._signs = simple.cuts.finditer, simple.signs
-        order = [*ranks.singles, *ranks.merged, *ranks.whole]
+        order = ranks.order
         # Where ids rise in the order of merges, they serve as ranks: single bytes are never made.
         rising = [*ranks.merged, *ranks.whole]
         self._ids = None if rising == sorted(rising) else order
         numbers = order if self._ids is None else range(len(order))
-        mergeable = dict(zip(_bytes_of(structure, order), numbers, strict=True))
+        mergeable = dict(zip(ranks.spell(), numbers, strict=True))
         encoding = Encoding(
             "run", pat_str=simple.pattern, mergeable_ranks=mergeable, special_tokens={}
         )
@@ -125,12 +125,6 @@ class FastRuns:
     def count_before(self, text: str, place: int) -> int:
         """Tokens of a text that start before a character."""
         return self._stock.count_before(text, place)
-
-
-def _bytes_of(structure: Structure, numbers: list[int]) -> list[bytes]:
-    names = {number: token for token, number in structure.model["vocab"].items()}
-    table = {ord(letter): byte for letter, byte in byte_letters().items()}
-    return [names[number].translate(table).encode("latin-1") for number in numbers]
 
 
 def find_added(structure: Structure) -> re.Pattern[str]:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from posttrain.config.chat import ChatConfig
-from posttrain.config.load import build_recipe, build_settings, load_recipe
+from posttrain.config.load import build_recipe, build_settings, load_recipe, load_settings
+from posttrain.config.validate import ValidateConfig
 from posttrain.errors import ConfigError
 
 RECIPE = """\
@@ -439,3 +440,57 @@ def test_chat_settings_name_the_nearest_key():
     assert build_settings(ChatConfig, {"model": "tiny"}, ["temperature=0.5"]).temperature == 0.5
     with pytest.raises(ConfigError, match="did you mean `temperature`"):
         build_settings(ChatConfig, {"model": "tiny"}, ["temprature=0.5"])
+
+
+SPLIT = "stages.sft.data.split"
+
+
+def split_of(path, *overrides):
+    split = load_recipe(path, overrides).stages[0].data.split
+    return split.validation, split.test, split.seed, split.group_by
+
+
+@pytest.mark.parametrize("ratio", ["8:1:1", "'8:1:1'", "[8, 1, 1]", "80:10:10", "0.8:0.1:0.1"])
+def test_a_ratio_is_read_as_it_stands(write, ratio):
+    indented = RECIPE.replace("      sources:", f"      split: {ratio}\n      sources:")
+    found = [
+        split_of(write(indented)),
+        split_of(write(RECIPE), f"{SPLIT}={ratio}"),
+        split_of(write(RECIPE), f"stages.sft.data={{sources: [{{path: a}}], split: {ratio}}}"),
+    ]
+
+    assert found == [(pytest.approx(0.1), pytest.approx(0.1), 0, None)] * 3
+
+
+def test_a_ratio_goes_with_the_other_keys_in_any_order(write):
+    ratio, group = f"{SPLIT}=8:1:1", f"{SPLIT}.group_by=passage"
+    held = RECIPE.replace("      sources:", "      split: 6:2:2\n      sources:")
+
+    assert split_of(write(RECIPE), ratio, group) == (0.1, 0.1, 0, "passage")
+    assert split_of(write(RECIPE), group, ratio) == (0.1, 0.1, 0, "passage")
+    assert split_of(write(held), group) == (0.2, 0.2, 0, "passage")
+    assert split_of(write(held), f"{SPLIT}.test=0") == (0.2, 0.0, 0, None)
+
+
+def test_a_shorthand_over_a_mapping_of_the_base_leaves_its_other_keys(write):
+    # Stages are a list, which is replaced as a whole; the settings of a command are not.
+    write("contamination: {against: [{path: t.jsonl}], action: report}\n", "base.yaml")
+    path = write("base: base.yaml\npath: a.jsonl\ncontamination: drop\n")
+    found = load_settings(ValidateConfig, path, ["contamination.keys=[id]"]).contamination
+
+    assert (found.action, found.keys, len(found.against)) == ("drop", ("id",), 1)
+
+
+@pytest.mark.parametrize("ratio", ["8:1", "8", "0:1:1", "a:b:c", "8:-1:1", "8:1:inf"])
+def test_a_ratio_that_is_none_is_told_with_its_place(write, ratio):
+    message = mistake_in(write(RECIPE), f"{SPLIT}={ratio}")
+
+    assert message.startswith(f"command line `{SPLIT}={ratio}`: `stages.0.data.")
+    assert len(message.splitlines()) == 1
+
+
+def test_numbers_and_dates_stay_what_they_are(write):
+    path = write(RECIPE.replace("epochs: 2", "epochs: 0x2\n    learning_rate: 1.5e-3"))
+    stage = load_recipe(path, ["seed=12"]).stages[0]
+
+    assert (stage.epochs, stage.learning_rate) == (2, 0.0015)

@@ -82,6 +82,24 @@ def test_split_that_leaves_nothing_to_train_on_is_refused(shares):
         DataConfig.model_validate({"sources": [{"path": "a"}], "split": split})
 
 
+@pytest.mark.parametrize(
+    ("shares", "fits"),
+    [
+        ([{"epochs": 1}, {"weight": 1}, {"weight": 3}], True),
+        ([{"epochs": 1}, {}, {}], True),
+        ([{"epochs": 1}, {"weight": 1}, {}], False),
+        ([{"weight": 1}, {}], False),
+    ],
+)
+def test_sources_without_epochs_all_have_a_weight_or_none_has(shares, fits):
+    values = {"sources": [{"path": "a", **share} for share in shares]}
+    if fits:
+        assert len(DataConfig.model_validate(values).sources) == len(shares)
+    else:
+        with pytest.raises(ValidationError, match="without `epochs` a `weight`, or none"):
+            DataConfig.model_validate(values)
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "Upper", "-a", "a b", "a\n", "x" * 65])
 def test_name_that_is_no_safe_folder_is_refused(name):
     with pytest.raises(ValidationError):

@@ -384,8 +384,8 @@ def test_each_format_is_found(row, name):
 
 def test_unknown_fields_are_shown_with_the_known_formats():
     with pytest.raises(DataError) as caught:
-        detect_format([{"text": "a"}, {"question": "q", "answer": "a"}], "rows.json")
+        detect_format([{"says": "a"}], "rows.json")
 
-    assert "rows.json: no known chat format has the fields `text`" in str(caught.value)
+    assert "rows.json: no known chat format has the fields `says`" in str(caught.value)
     assert "columns='{instruction: NAME, output: NAME}'" in str(caught.value)
     assert "known chat formats: messages_json," in str(caught.value)

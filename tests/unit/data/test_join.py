@@ -78,3 +78,11 @@ def test_a_row_without_such_turns_keeps_its_own_reason(encode):
     _, reason = encode(user("q\ufdd0"), assistant("a"))
 
     assert reason == "a text holds a noncharacter"
+
+
+def test_turns_of_other_weights_are_refused_with_the_reason(encode):
+    item, reason = encode(user("q"), assistant("a", loss_weight=0), assistant("b"))
+
+    assert reason == "training prompt and inference prompt differ"
+    assert "in a row" in item.detail
+    assert "loss_weight" in item.detail

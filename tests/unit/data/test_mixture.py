@@ -30,6 +30,7 @@ def weights(*values):
         ([100, 20], [SourceShare(weight=9, max_rows=30), SourceShare(weight=1)], [30, 20]),
         # The source with epochs stands by itself; the others share their 60.
         ([10, 30, 30], [SourceShare(epochs=3), *weights(1, 2)], [30, 20, 40]),
+        ([40, 10, 10], [SourceShare(epochs=1), *weights(1, 3)], [40, 5, 15]),
     ],
 )
 def test_draws_follow_weights_epochs_and_most_rows(sizes, shares, draws):

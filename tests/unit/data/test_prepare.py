@@ -1,5 +1,7 @@
 import copy
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +195,57 @@ def test_too_many_rejects_stop_with_place_and_reasons(write, tiny_tokenizer):
     message = refusal(settings(path), tiny_tokenizer)
     assert message.startswith(f"{path}:8: no `output`; 3 of 10 rows are unusable (3 × no `output`)")
     assert len(prepare_data(settings(path, max_reject_fraction=0.3), tiny_tokenizer).train) == 7
+
+
+def listed(message):
+    """Rows left out, from the file that an error names."""
+    (path,) = re.findall(r"each with its reason is in (\S+\.jsonl)", message)
+    return [(row["line"], row["reason"]) for row in load_jsonl(Path(path))]
+
+
+def test_what_the_template_refuses_is_listed_where_the_error_says(write, tokenizer_with):
+    tokenizer = tokenizer_with(
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ raise_exception('too odd') }}"
+    )
+    path = write("rows.jsonl", QUESTIONS[:3])
+    counted = "3 × the template refuses this conversation"
+
+    message = refusal(settings(path), tokenizer)
+    reasons = [(line, "the template refuses this conversation") for line in (1, 2, 3)]
+    assert message.startswith(f"{path}:1: the template refuses this conversation (")
+    assert f"3 of 3 rows are unusable ({counted})" in message
+    assert listed(message) == reasons
+    # All are let pass, and none is left.
+    message = refusal(settings(path, max_reject_fraction=1), tokenizer)
+    assert message.startswith(f"{path}:1: the template refuses this conversation (")
+    assert f"no row is left to train on; of 3 rows 3 were rejected ({counted})" in message
+    assert listed(message) == reasons
+    assert not list((prepare.cache_root() / "prepared").glob("*/"))
+
+
+def test_rows_dropped_from_an_empty_data_set_are_listed_too(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS[:2])
+    against = {"against": [{"path": path}], "action": "drop"}
+
+    message = refusal(settings(path, contamination=against), tiny_tokenizer)
+    assert message.startswith(f"{path}: no row is left to train on; of 2 rows 0 were rejected, 2 ")
+    assert listed(message) == [(line, "in an evaluation set") for line in (1, 2)]
+
+
+def test_answers_labelled_as_bad_are_counted_and_are_no_faults(write, tiny_tokenizer):
+    rows = [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 3} for i in range(10)]
+    path = write("rows.jsonl", rows)
+    reason = "the answer is labelled as bad"
+
+    data = prepare_data(settings(path), tiny_tokenizer)
+    assert (len(data.train), data.report["rejects"]) == (3, {reason: 7})
+    assert len(load_jsonl(data.folder / "rejects.jsonl")) == 7
+    # A fault is one whatever the label, and the first fault is named, not the first row left out.
+    broken = [{"prompt": "q", "completion": 7, "label": i < 1} for i in range(2)]
+    path = write("rows.jsonl", [*rows, *broken])
+    message = refusal(settings(path), tiny_tokenizer)
+    assert message.startswith(f"{path}:11: ")
+    assert "; 2 of 12 rows are unusable (2 × " in message
 
 
 def test_overlong_row_stops_where_asked(write, tiny_tokenizer):
@@ -436,6 +489,11 @@ def test_sources_are_mixed_as_the_recipe_says(write, tiny_tokenizer):
     assert (drawn < 40).sum() == 25
     assert len(set(drawn[drawn < 40].tolist())) == 25
     assert len(set(data.train.epoch(0)) | set(data.train.epoch(1))) == 50
+    three = write("three.jsonl", QUESTIONS[50:60])
+    shares = [(one, {"epochs": 0.5}), (two, {"weight": 1}), (three, {"weight": 3})]
+    sources = [{"path": path, **share} for path, share in shares]
+    data = prepare_data(ChatDataConfig.model_validate({"sources": sources}), tiny_tokenizer)
+    assert [source["draws"] for source in data.report["mixture"]] == [20, 5, 15]
     sources = [{"path": one, "epochs": 2}, {"path": two, "max_rows": 3}]
     data = prepare_data(ChatDataConfig.model_validate({"sources": sources}), tiny_tokenizer)
     assert [source["draws"] for source in data.report["mixture"]] == [80, 3]
@@ -496,12 +554,31 @@ def test_a_training_row_that_repeats_a_watched_one_is_dropped(write, tiny_tokeni
 
     assert (len(data.train), len(data.validation)) == (5, 3)
     assert data.report["rejects"] == {"repeated": 5}
-    assert [(r["line"], r["detail"]) for r in load_jsonl(data.folder / "rejects.jsonl")] == [
+    rejects = load_jsonl(data.folder / "rejects.jsonl")
+    assert [r["row"] for r in rejects] == learned[5:]
+    assert [(r["line"], r["detail"]) for r in rejects] == [
         (6, f"as {watched}:1"),
         (7, f"as {watched}:3"),
         (8, f"as {watched}:3"),
         (9, f"as {path}:1"),
         (10, f"as {path}:2"),
+    ]
+
+
+def test_dropped_rows_of_a_file_of_one_line_are_told_with_what_they_hold(write, tiny_tokenizer):
+    good, bad = QUESTIONS[:30], {"instruction": "no output", "output": ""}
+    path = write("rows.json", json.dumps([*good[:3], bad, good[1], *good[3:], good[9]]))
+    asked = write("asked.jsonl", [QUESTIONS[20]])
+    against = {"against": [{"path": asked}], "action": "drop"}
+    config = settings(path, dedup={"method": "exact"}, contamination=against)
+    data = prepare_data(config, tiny_tokenizer)
+
+    found = [(r["reason"], r["row"]) for r in load_jsonl(data.folder / "rejects.jsonl")]
+    assert found == [
+        ("no `output`", bad),
+        ("repeated", good[1]),
+        ("in an evaluation set", good[20]),
+        ("repeated", good[9]),
     ]
 
 
@@ -578,6 +655,11 @@ def test_a_source_with_a_share_and_no_example_is_refused(write, tiny_tokenizer, 
 
     said = refusal(ChatDataConfig.model_validate(config), tiny_tokenizer)
     assert said.startswith(f"{two}: none of its 3 rows became a training example")
+    bad = write("bad.jsonl", [{"instruction": "q", "output": ""}] * 3)
+    values = {"sources": [{"path": one, **share}, {"path": bad, **share}]}
+    said = refusal(ChatDataConfig.model_validate(values), tiny_tokenizer)
+    assert said.startswith(f"{bad}: none of its 3 rows")
+    assert "; 3 × no `output`; " in said
     # Without a share of its own nothing is promised.
     sources = [{"path": one, "max_rows": 5}, {"path": two}]
     data = prepare_data(

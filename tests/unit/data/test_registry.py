@@ -90,6 +90,7 @@ ENTRIES = {
         "columns": {"prompt": "instruction", "response": "output", "kto_tag": "good"},
     },
     "pages": {"file_name": "pages.jsonl", "columns": {"prompt": "body"}},
+    "wiki": {"file_name": "wiki.txt"},
     "folder": {"file_name": "more"},
     "hub": {"hf_hub_url": "someone/rows", "ms_hub_url": "someone/rows"},
     "script": {"script_url": "somewhere"},
@@ -111,6 +112,7 @@ def registry(tmp_path):
             if name.endswith("l")
             else json.dumps(rows)
         )
+    (tmp_path / "wiki.txt").write_text("one\ntwo\n\nthree\n")
     (tmp_path / "more").mkdir()
     for name in "ba":
         (tmp_path / "more" / f"{name}.json").write_text(json.dumps(FILES["alpaca.json"]))
@@ -178,6 +180,20 @@ def test_number_of_samples_is_the_smaller_limit(registry):
     source = SourceConfig(path=registry, dataset="openai", limit=5)
 
     assert chats(source) == [[("user", "q"), ("assistant", "a")]]
+
+
+@pytest.mark.parametrize(
+    ("more", "texts"),
+    [({}, ["one", "two", "three"]), ({"documents": "paragraph"}, ["one\ntwo", "three"])],
+)
+def test_a_line_of_a_text_file_is_a_document_where_nothing_else_is_said(registry, more, texts):
+    source = SourceConfig(path=registry, dataset="wiki", **more)
+
+    found = read_texts(source, TextDataConfig(sources=(source,), documents="file"))
+
+    assert [record.content.text for record in found.records] == texts
+    said = "line" if not more else "paragraph"
+    assert found.report["evidence"] == f"one document a {said}"
 
 
 def test_entries_of_a_prompt_alone_are_plain_text(registry):
@@ -251,7 +267,7 @@ def test_what_is_no_registry_is_refused(tmp_path, content, words):
         ("kto_en_demo", "chat", 150),
         ("dpo_en_demo", "preference", 300),
         ("c4_demo", "text", 300),
-        ("wiki_demo", "text", 1),
+        ("wiki_demo", "text", 30),
     ],
 )
 def test_real_entries_need_no_other_setting(shared_data, name, kind, rows):

@@ -60,6 +60,18 @@ def test_every_pattern_gives_the_tokenizers_ids(name):
         assert codec.encode(text) == stock_ids(tokenizer, text), text
 
 
+def test_a_token_that_looks_like_a_part_of_the_tokenizers_file_is_a_token():
+    tokenizer = build_byte_level(QWEN2)
+    tokenizer.add_tokens([AddedToken(',"model":', normalized=False)])
+    structure = Structure.read(tokenizer)
+    codec = build_codec(tokenizer)
+
+    assert {**structure.parts, "model": structure.model} == structure.state
+    assert codec.name == "tiktoken"
+    text = 'see ,"model":{} here'
+    assert codec.encode(text) == stock_ids(tokenizer, text)
+
+
 def test_ids_that_are_not_in_the_order_of_merges_are_mapped_back():
     merges = [("a", "b"), ("c", "d"), ("ab", "cd"), ("b", "c")]
     tokens = [*byte_letters(), "abcd", "bc", "cd", "ab"]

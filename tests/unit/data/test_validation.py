@@ -56,6 +56,17 @@ def test_too_many_unusable_rows_are_a_problem_that_names_the_first(write):
     assert look(path, max_reject_fraction=0.2)[1].find_problem() is None
 
 
+def test_answers_labelled_as_bad_are_no_records_and_no_faults(write):
+    rows = [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 3} for i in range(10)]
+    found, check = look(write("rows.jsonl", rows), write("good.jsonl", GOOD))
+
+    assert {f.reason for f in found} == {"the answer is labelled as bad"}
+    told = list(check.lines())
+    assert told[1:3] == ["  3 records", "  7 × the answer is labelled as bad"]
+    assert told[-1] == "together: 30 rows, 23 records, 0 unusable"
+    assert check.find_problem() is None
+
+
 def test_a_file_that_cannot_be_read_does_not_hide_the_others(write):
     good, bad = write("good.jsonl", GOOD), write("bad.jsonl", [{"x": 1}])
     _, check = look(bad, good)
@@ -110,8 +121,8 @@ def test_repeated_rows_are_found_across_files_and_stay_usable(write, method):
     config = ValidateConfig(path=one, dedup={"method": method, "threshold": 1})
     found, check = look(one, two, dedup=config.dedup)
 
-    assert [(f.reason, str(f.origin), f.detail) for f in found] == [
-        (REPEATED, f"{two}:2", f"as {one}:4")
+    assert [(f.reason, str(f.origin), f.detail, f.row) for f in found] == [
+        (REPEATED, f"{two}:2", f"as {one}:4", GOOD[3])
     ]
     assert check.find_problem() is None
     assert "  2 records" in list(check.files[1].lines())
@@ -125,7 +136,7 @@ def test_evaluation_problems_are_found_and_stop_only_where_asked(write):
         return ValidateConfig(path=path, contamination=given).contamination
 
     found, check = look(path, contamination=settings("report"))
-    assert [(f.reason, f.origin.line) for f in found] == [(CONTAMINATED, 4)]
+    assert [(f.reason, f.origin.line, f.row) for f in found] == [(CONTAMINATED, 4, GOOD[3])]
     assert check.find_problem() is None
     _, strict = look(path, contamination=settings("error"))
     assert str(strict.find_problem()).startswith(f"{path}:4")

@@ -16,7 +16,16 @@ def test_a_question_is_asked_with_its_options_and_answered_by_letter():
         "Answer: B",
     ]
     assert chat.reference == "B"
-    assert chat.keys == {"question": "Which?", "label": "B", "id": "3"}
+    # By its passage a question can be kept in one split with the others on it.
+    assert chat.keys == {"passage": "p", "question": "Which?", "label": "B", "id": "3"}
+
+
+@pytest.mark.parametrize("name", ["article", "context", "story", "paragraph", "stimulus"])
+def test_a_passage_of_any_name_comes_before_the_question(name):
+    row = {name: " p ", "question": "Which?", "options": OPTIONS, "answer": "B", "passage": None}
+
+    assert convert_choice(row).messages[0]["content"] == "p\n\nWhich?\nA. red\nB. blue"
+    assert convert_choice({**row, "passage": "p"}).messages == convert_choice(row).messages
 
 
 @pytest.mark.parametrize(
@@ -57,6 +66,8 @@ def test_an_explanation_comes_before_the_answer(more):
         ({"answer": "C"}, "the answer names no option"),
         ({"answer": 7}, "the answer names no option"),
         ({"passage": ["p"]}, "the passage is not text"),
+        ({"context": {"p": 1}}, "the passage is not text"),
+        ({"passage": "p", "article": "q"}, "two passages"),
     ],
 )
 def test_reject_has_its_reason(changes, expected, reason):

@@ -22,6 +22,8 @@ TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
         ({"messages": TURNS, "tools": []}, "messages"),
         ({"messages": TURNS, "question_id": "1", "recipe_id": "2"}, "messages"),
         ({"conversations": []}, "sharegpt"),
+        ({"conversation": []}, "sharegpt"),
+        ({"conversation": [], "label": True}, "kto"),
         ({"query": "a", "tools": "[]", "answers": "[]"}, "xlam"),
         ({"query": "a", "response": "b"}, "query_response"),
         ({"problem": "a", "solution": "b"}, "math"),
@@ -63,6 +65,7 @@ def test_conversations_are_found(row, name):
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference"),
         ({"conversations": [], "chosen": {}, "rejected": {}}, "sharegpt_preference"),
+        ({"conversation": [], "chosen": {}, "rejected": {}}, "sharegpt_preference"),
         ({"instruction": "a", "chosen": "b", "rejected": "c"}, "alpaca_preference"),
         ({"chosen": [], "rejected": []}, "messages_preference"),
         ({"chosen_messages": [], "rejected_messages": []}, "v1_preference"),
@@ -136,8 +139,54 @@ def test_a_vaguer_guess_is_not_mentioned():
     ],
 )
 def test_rows_of_another_kind_are_called_by_their_name(row, kind, other):
-    with pytest.raises(DataError, match=f"they look like {other} .*: choose a stage"):
+    with pytest.raises(DataError, match=f"they look like {other} .*: such rows are for a"):
         detect_format([row], "rows.json", kind)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "hint"),
+    [
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+            "chat",
+            "a `dpo` or `reward` stage of a recipe, and `convert` writes them with to=preference",
+        ),
+        (
+            {"instruction": "a", "output": "b"},
+            "preference",
+            "an `sft` stage of a recipe, and `convert` writes them with to=messages",
+        ),
+        (
+            {"text": "a"},
+            "chat",
+            "they hold plain text: such rows are for a `pretrain` or `mlm` stage of a recipe, and "
+            "`convert` writes them with to=text",
+        ),
+    ],
+)
+def test_rows_of_another_kind_are_sent_where_they_can_be_used(row, kind, hint):
+    with pytest.raises(DataError) as caught:
+        detect_format([row], "rows.json", kind)
+
+    assert str(caught.value).endswith(hint)
+
+
+def test_a_conversation_that_is_no_list_is_not_taken_for_turns():
+    with pytest.raises(DataError, match="no known chat format has the fields `conversation`"):
+        detect_format([{"conversation": 3}], "rows.json")
+
+
+def test_rows_of_several_shapes_are_told_by_their_names_and_numbers():
+    rows = [{"instruction": "a", "output": "b"}] * 3 + [{"messages": TURNS}] * 2 + [{"x": 1}]
+
+    with pytest.raises(DataError) as caught:
+        detect_format(rows, "rows.json")
+
+    assert str(caught.value) == (
+        "rows.json: the first 6 rows are of several shapes: 3 alpaca (`instruction`, `output`), "
+        "2 messages (`messages`), 1 with `x`; put the rows of each shape into a file of their "
+        "own; a recipe takes several files as `sources`"
+    )
 
 
 def test_text_that_is_not_rendered_is_no_conversation():
@@ -154,9 +203,12 @@ def test_an_explicit_format_wins():
     )
 
 
-@pytest.mark.parametrize("name", ["preference", "text"])
-def test_an_explicit_format_of_another_kind_is_refused(name):
-    with pytest.raises(DataError, match=f"rows of the format {name} are no chat rows"):
+@pytest.mark.parametrize(
+    ("name", "stages"), [("preference", "`dpo` or `reward`"), ("text", "`pretrain` or `mlm`")]
+)
+def test_an_explicit_format_of_another_kind_is_refused(name, stages):
+    refusal = f"rows of the format {name} are no chat rows; such rows are for a {stages} stage"
+    with pytest.raises(DataError, match=refusal):
         choose_format(name, [{"prompt": "a"}], "rows.json", "chat")
 
 
