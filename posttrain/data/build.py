@@ -27,6 +27,7 @@ _BYTES_PER_WORKER = 8 << 20
 _MOST_WORKERS = 16
 # Batches in flight per process: enough that none waits, few enough that memory stays small.
 _AHEAD = 3
+_ALLOCATIONS = 50_000
 _KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -57,11 +58,17 @@ def build_batches(
 
 @contextmanager
 def _settled_heap() -> Iterator[None]:
-    """Keep the garbage collector from what is there already, which takes 0.1 s each time."""
+    """Keep the garbage collector from what is there already, and call it less often.
+
+    What a row leaves behind is gone without it; it would take one part in twenty of the time.
+    """
+    often = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(_ALLOCATIONS, *often[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*often)
         gc.unfreeze()
 
 

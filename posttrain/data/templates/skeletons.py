@@ -216,7 +216,8 @@ class _Finder:
         place = self._compare(prompt, self._atoms) if prompt is not None else None
         if place is not None and (end is None or place <= Place(end, 0)):
             return place
-        if start is None or turn == len(messages) - 1 or not start.atom:
+        is_last, thinks = turn == len(messages) - 1, messages[turn].get("reasoning_content")
+        if start is None or is_last or thinks or not start.atom:
             raise UntraceableError("a prompt that is not how the render goes on")
         before = start.atom - 1
         if self._atoms[before].source:

@@ -150,10 +150,12 @@ class TurnFinder:
 
         The prompt may hold the content's first words, such as the mark that opens the thinking.
         An earlier turn may have been written after another prompt, and then starts at its
-        content; the last turn may not.
+        content, unless it has thinking, which stands before that; the last turn may not.
         """
         start, end = span
         is_last = turn == len(chat.messages) - 1
+        if (chat.messages[turn].get("reasoning_content") or "").strip():
+            start = None
         try:
             prompt = self._render(chat.messages[:turn], chat.tools, prompt=True)
         except RowError:

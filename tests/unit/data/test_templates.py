@@ -119,6 +119,21 @@ def test_stripped_earlier_turn_after_another_prompt_starts_at_its_words(split):
     assert trained(pieces) == ["b<|im_end|>", "r</think>d<|im_end|>"]
 
 
+def test_thinking_that_an_earlier_turn_has_before_its_words_is_not_left_untrained(split):
+    # The prompt closes the thinking; a turn that has some starts before its words.
+    closed = "<think>\n\n</think>\n\n"
+    template = PLAIN.replace("assistant\n", "assistant\n" + closed).replace(
+        "{{ m.content", "{% if m.role == 'assistant' %}{{ '<think>\n' + (m.reasoning_content or '')"
+        " + '\n</think>\n\n' }}{% endif %}{{ m.content"
+    )
+    turns = (user("a"), assistant("b", reasoning_content="r"), user("c"), assistant("d"))
+    error = refusal(split, template, *turns)
+
+    assert error.reason == "training prompt and inference prompt differ"
+    last = split(template, *turns, train_on="last_assistant")
+    assert trained(last) == ["d<|im_end|>"]
+
+
 def test_each_turn_keeps_the_end_token_that_the_template_gives_it(split):
     assert trained(split(OTHER_LAST_END, *CHAT)) == ["Hello.<|im_end|>", "Bye.<|endoftext|>"]
 
