@@ -123,8 +123,9 @@ def test_thinking_that_an_earlier_turn_has_before_its_words_is_not_left_untraine
     # The prompt closes the thinking; a turn that has some starts before its words.
     closed = "<think>\n\n</think>\n\n"
     template = PLAIN.replace("assistant\n", "assistant\n" + closed).replace(
-        "{{ m.content", "{% if m.role == 'assistant' %}{{ '<think>\n' + (m.reasoning_content or '')"
-        " + '\n</think>\n\n' }}{% endif %}{{ m.content"
+        "{{ m.content",
+        "{% if m.role == 'assistant' %}{{ '<think>\n' + (m.reasoning_content or '')"
+        " + '\n</think>\n\n' }}{% endif %}{{ m.content",
     )
     turns = (user("a"), assistant("b", reasoning_content="r"), user("c"), assistant("d"))
     error = refusal(split, template, *turns)
