@@ -79,17 +79,20 @@ def bench_prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"rows": options.rows, "template": options.template}
     result |= {"learned": learned, "workers": {}}
     for workers in options.workers:
-        taken: dict[str, list[dict]] = {"ours": [], "peer": []}
+        sides = {"ours": "prepare_ours", "encode": "encode_ours", "peer": "prepare_peer"}
+        taken: dict[str, list[dict]] = {side: [] for side in sides}
         for number in range(options.rounds):
             for side, done in taken.items():
                 keep = str(folder / f"{side}.npz") if number == 0 else ""
                 wanted = {**rows, "workers": workers, "keep": keep}
-                done.append(run_side(f"prepare_{side}", wanted, folder, known=known))
-        ours, peer = ([options.rows / one["seconds"] for one in taken[s]] for s in taken)
-        cores = [[one["core_seconds"] for one in done] for done in taken.values()]
+                done.append(run_side(sides[side], wanted, folder, known=known))
+        ours, encode, peer = ([options.rows / one["seconds"] for one in taken[s]] for s in taken)
+        cores = [[one["core_seconds"] for one in taken[side]] for side in ("ours", "peer")]
         result["workers"][workers] = {
             "ours": summary(ours),
+            "encode": summary(encode),
             "peer": summary(peer),
+            "encode_ratio": summary([a / b for a, b in zip(encode, peer, strict=True)]),
             "ratio": summary([a / b for a, b in zip(ours, peer, strict=True)]),
             "core_ratio": summary([b / a for a, b in zip(*cores, strict=True)]),
             "plan_seconds": statistics.median(one["plan_seconds"] for one in taken["ours"]),

@@ -65,6 +65,38 @@ def prepare_ours(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def encode_ours(options: dict[str, Any]) -> dict[str, Any]:
+    """Rows already in memory -> check, render, encode, mask, audit, plan: the peer's share."""
+    from functools import partial
+
+    from posttrain.data.batch import BuildPlan, Part
+    from posttrain.data.build import build_batches
+    from posttrain.data.encoders import build_encoder
+    from posttrain.data.pack import plan_batches
+    from posttrain.data.readers import RowBatch
+    from posttrain.data.sources import build_converter, choose_source_format
+    from posttrain.models.load import load_tokenizer
+
+    recipe = build_recipe_of(options)
+    data, tokenizer = recipe.stages[0].data, load_tokenizer(recipe.model)
+    (source,) = data.sources
+    rows = read_rows(options["rows"])
+    batches = [
+        RowBatch(str(source.path), range(i + 1, i + 1 + len(some)), some)
+        for i in range(0, len(rows), 256)
+        for some in [rows[i : i + 256]]
+    ]
+    convert = build_converter(source, choose_source_format(source, "chat")[0])
+    ready(options)
+    clock = Clock()
+    plan = BuildPlan(data, build_encoder(data, tokenizer), None)
+    parts = [Part(0, source.path, convert, partial(iter, batches), 0)]
+    blocks = [result.block for _, result in build_batches(parts, plan, options["workers"])]
+    lengths = np.concatenate([block.lengths for block in blocks])
+    planned = plan_batches(lengths, batch_tokens=BATCH_TOKENS, seed=0, epochs=1)
+    return {**clock.read(), "rows_used": len(lengths), "batches": len(planned)}
+
+
 def prepare_peer(options: dict[str, Any]) -> dict[str, Any]:
     """Rows already in memory -> TRL's own ``SFTTrainer._prepare_dataset``, packing included."""
     import datasets
@@ -265,7 +297,15 @@ def save_examples(path: str, ids: Any, trained: Any, lengths: Any, lines: Any) -
 
 SIDES = {
     side.__name__: side
-    for side in (learn_ours, prepare_ours, prepare_peer, warm_ours, warm_peer, pack_both)
+    for side in (
+        learn_ours,
+        prepare_ours,
+        encode_ours,
+        prepare_peer,
+        warm_ours,
+        warm_peer,
+        pack_both,
+    )
 }
 
 if __name__ == "__main__":

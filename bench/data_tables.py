@@ -7,15 +7,16 @@ def show_prepare(found: dict[str, Any]) -> str:
     lines = [
         f"{found['rows']:,} rows, template: {found['template']}",
         "",
-        "| workers | ours, rows/s | TRL, rows/s | ratio | of core seconds | rows compared "
-        "| same ids | same masks |",
-        "|---|---|---|---|---|---|---|---|",
+        "| workers | ours, all of it, rows/s | TRL, rows/s | ratio | of core seconds "
+        "| ours, rows in memory as TRL's | ratio | rows compared | same ids | same masks |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for workers, one in found["workers"].items():
         equal = one["equality"]
         lines.append(
             f"| {workers} | {one['ours']['median']:,.0f} | {one['peer']['median']:,.0f} | "
             f"{show_ratio(one['ratio'])} | {show_ratio(one['core_ratio'])} | "
+            f"{one['encode']['median']:,.0f} | {show_ratio(one['encode_ratio'])} | "
             f"{equal['compared']:,} | {equal['same_ids']:,} | {equal['same_masks']:,} |"
         )
     one = next(iter(found["workers"].values()))
