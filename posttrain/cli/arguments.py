@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 from pathlib import Path
@@ -41,10 +42,18 @@ def load_for_data(target: Path, overrides: list[str] | None) -> Recipe:
         return load(target, overrides)
     from posttrain.config.data import ChatDataConfig, SourceConfig
     from posttrain.config.load import build_recipe
+    from posttrain.config.migrate import find_new_name
     from posttrain.config.recipe import Recipe
+    from posttrain.errors import ConfigError
+
+    known = [*SourceConfig.model_fields, *ChatDataConfig.model_fields, *Recipe.model_fields]
 
     def place(override: str) -> str:
         name = override.partition("=")[0].partition(".")[0]
+        if name and name not in known and find_new_name(name) is None:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+            raise ConfigError(f"command line `{override}`: unknown key `{name}`", hint=hint)
         if name in Recipe.model_fields:
             return override
         if name in SourceConfig.model_fields:

@@ -39,4 +39,5 @@ class ConvertConfig(Config):
     """What becomes of a row with something that `to` has no place for, such as reasoning: a reject
     with that reason; or it is written without, and each loss is counted."""
     overwrite: bool = False
-    """Replace the file `out`, and the one of its rejects, where they exist."""
+    """Replace the file `out`, and one in the place of its rejects, where they exist; rejects of an
+    earlier conversion are replaced anyway."""

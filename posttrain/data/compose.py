@@ -33,7 +33,6 @@ from posttrain.data.records import (
     REPEATED,
     Record,
     Reject,
-    RowError,
     Text,
 )
 from posttrain.data.store import (
@@ -174,8 +173,7 @@ def _write_dropped(path: Path, rows: AllRows, choice: Choice) -> None:
     batches = chain.from_iterable(part.batches() for part in rows.parts)
     again = pick_rows(batches, rows.columns.numbers[dropped].tolist())
     with path.open("a", encoding="utf-8") as file:
-        for number, row in zip(dropped, again, strict=False):
-            assert not isinstance(row, RowError), f"{rows.origin(number)}: was read before"
+        for number, row in zip(dropped, again, strict=True):
             if match := choice.contaminated.get(number):
                 reason, detail = CONTAMINATED, f"{match.what}, {match.origin}"
             else:

@@ -125,17 +125,24 @@ def find_duplicates_near(
     kept: dict[int, list[int]] = defaultdict(list)
     order = np.flatnonzero((buckets >= 0).any(axis=1))
     fixed = 0
+    seen: set[bytes] = set()
     if staying is not None:
         order = order[np.argsort(~staying[order], kind="stable")]
         fixed = int(np.count_nonzero(staying[order]))
     for rank, row in enumerate(order.tolist()):
+        own = sketches[offsets[row] : offsets[row + 1]]
+        if rank < fixed:
+            # What is like a staying row is like all that equal it: the first of them is enough.
+            digest = hashlib.blake2b(own.tobytes(), digest_size=16).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
         shared = [bucket for bucket in buckets[row].tolist() if bucket >= 0]
         found: set[int] = set().union(*(kept[bucket] for bucket in shared if rank >= fixed))
         candidates = order[sorted(found)]
         if len(candidates):
             alike = (signatures[candidates] == signatures[row]).mean(axis=1)
             candidates = candidates[alike >= threshold - _MARGIN]
-        own = sketches[offsets[row] : offsets[row + 1]]
         for candidate in candidates.tolist():
             other = sketches[offsets[candidate] : offsets[candidate + 1]]
             if _share(own, other) >= threshold:

@@ -73,11 +73,20 @@ def _read(file: SourceConfig, action: str) -> tuple[list[Record[Any]], list[Reje
     rows, rejects = _read_rows(file, action)
     first = [row for _, row in rows[:_LOOKED_AT]]
     known = any(f.kind == "chat" and f.fits_all(first) for f in FORMATS.values())
+    records: list[Record[Any]] = []
     if known or file.format != "auto":
         found = read_source(file)
-        return found.records, found.rejects
-    # Problems of a shape that nobody could train on are compared by all their texts.
-    return [Record(Text("\n".join(_texts(row))), origin) for origin, row in rows], rejects
+        records, rejects = found.records, found.rejects
+    else:
+        rejects += [Reject(origin, "no text", "", row) for origin, row in rows]
+    unread: list[Reject] = []
+    for reject in rejects:  # problems that nobody could train on are compared by all their texts
+        text = "\n".join(_texts(reject.row)) if isinstance(reject.row, dict) else ""
+        if text.strip():
+            records.append(Record(Text(text), reject.origin))
+        else:
+            unread.append(reject)
+    return records, unread
 
 
 def _read_rows(file: SourceConfig, action: str) -> tuple[list[tuple[Origin, Row]], list[Reject]]:

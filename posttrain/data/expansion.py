@@ -15,6 +15,8 @@ from posttrain.logs import say
 
 # What stands beside rows and holds none.
 _NO_ROWS = {REGISTRY, "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
+FINDINGS = ".rejects.jsonl"
+"""How the names of our own findings end; they are rows of nothing, and read only where named."""
 _ABOUT = ("readme", "license", "licence", "source", "changelog", "notice")
 _said: set[str] = set()
 
@@ -75,7 +77,13 @@ def _list_folder(folder: Path) -> list[Path]:
 
 def _choose_files(place: Path, found: Sequence[Path]) -> list[Path]:
     """Take what holds rows; plain text only where nothing else does, and without a README."""
-    rows = [p for p in found if find_ending(p) in ROW_ENDINGS and p.name not in _NO_ROWS]
+    rows = [
+        path
+        for path in found
+        if find_ending(path) in ROW_ENDINGS
+        and path.name not in _NO_ROWS
+        and not path.name.endswith(FINDINGS)
+    ]
     texts = [
         path
         for path in found
@@ -85,7 +93,8 @@ def _choose_files(place: Path, found: Sequence[Path]) -> list[Path]:
     if not chosen:
         raise DataError(
             f"{place}: no file of rows in it",
-            hint=f"looked for {' '.join((*ROW_ENDINGS, *TEXT_ENDINGS))}, also as .gz or .zst",
+            hint=f"looked for {' '.join((*ROW_ENDINGS, *TEXT_ENDINGS))}, also as .gz or .zst; "
+            f"*{FINDINGS} are findings, read only where a path names the file",
         )
     left = [str(path.relative_to(place) if place.is_dir() else path) for path in found]
     left = [name for name, path in zip(left, found, strict=True) if path not in set(chosen)]

@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 from posttrain.checkpoints import find_damage
 from posttrain.config.data import DataConfig, SourceConfig
 from posttrain.data.compose import compose_data
+from posttrain.data.readers.batches import changed_while_read
 from posttrain.data.sources import check_source
 from posttrain.data.store import ExampleStore, load_store
-from posttrain.errors import DataError
 from posttrain.files import (
     cache_root,
     digest_file,
@@ -85,10 +85,7 @@ def prepare_data(config: DataConfig, tokenizer: Any) -> PreparedData:
         with publish_folder(folder) as building:
             compose_data(config, tokenizer, building, {"digest": digest, "key": key})
             if _digest_files(config) != read:
-                raise DataError(
-                    "a file of the data has changed while it was read",
-                    hint="run the same command again once it is whole",
-                )
+                raise changed_while_read("a file of the data")
         found = _take(folder, key, reused=False)
     assert found is not None, f"{folder}: just built, and not whole"
     return found
@@ -102,16 +99,19 @@ def _take(folder: Path, key: str, *, reused: bool) -> PreparedData | None:
     """
     if not folder.exists():
         return None
-    if damage := find_damage(folder):
+    try:
+        damage = find_damage(folder)
+        if damage is None:
+            report = load_json(folder / "report.json")
+            train, validation = load_store(folder / "train"), load_store(folder / "validation")
+    except OSError as error:  # another process replaces it just now
+        damage = error.strerror or str(error)
+    if damage is None and report["key"] != key:
+        damage = "it holds other data"
+    if damage:
         say(f"data: {folder} is damaged ({damage}) and is made anew")
         return None
-    report = load_json(folder / "report.json")
-    if report["key"] != key:
-        say(f"data: {folder} holds other data and is made anew")
-        return None
-    return PreparedData(
-        folder, load_store(folder / "train"), load_store(folder / "validation"), report, reused
-    )
+    return PreparedData(folder, train, validation, report, reused)
 
 
 class _build_lock:  # noqa: N801 - used as a function

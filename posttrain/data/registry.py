@@ -68,7 +68,7 @@ def _load(registry: Path) -> dict[str, dict[str, Any]]:
     try:
         entries = json.loads(registry.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{registry}: no such file", hint="check the path in the recipe") from None
+        raise DataError(f"{registry}: no such file", hint="check the path") from None
     except OSError as error:
         raise DataError(f"{registry}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

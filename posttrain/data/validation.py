@@ -148,8 +148,7 @@ class Validation:
         for number, found in groupby(duplicates.find(), key=lambda place: place[0].file):
             file, places = self.files[number], list(found)
             rows = pick_rows(file.scan(), [place.number for place, _ in places])
-            for row, (place, earlier) in zip(rows, places, strict=False):
-                assert not isinstance(row, RowError), f"{file.path}:{place.line}: was read before"
+            for row, (place, earlier) in zip(rows, places, strict=True):
                 before = Origin(self.files[earlier.file].path, earlier.line)
                 origin = Origin(file.path, place.line)
                 yield self._note(Reject(origin, REPEATED, f"as {before}", row), file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -33,11 +34,12 @@ from posttrain.data.renaming import check_columns, rename_row
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import write_jsonl
 from posttrain.logs import show
-from posttrain.runs.row_files import check_row_file, write_row_file
+from posttrain.runs.row_files import check_row_file, holds_findings, write_row_file
 
 _DETECTION_ROWS = 50
 _TURN_LISTS = ("messages", "conversations", "conversation", "prompt", "completion",
                "chosen", "rejected", "chosen_messages", "rejected_messages")  # fmt: skip
+_COLUMN_OPTIONS = ("instruction", "input", "output", "system")
 _CALL_KEYS = {"id", "type", "function", "name", "arguments", "parameters"}
 _TEXT = Format("text", TEXT_FIELDS[:1], convert_text, TEXT_FIELDS[1:])
 # What reading a format leaves out by its own rules, told however the rest is written.
@@ -91,7 +93,9 @@ def _check_places(config: ConvertConfig, rejects_path: Path) -> None:
     if config.path.resolve() in (config.out.resolve(), rejects_path.resolve()):
         raise ConfigError(f"out: {config.out} is the file to read", hint="choose another name")
     for path in (config.out, rejects_path):
-        if path.exists() and not config.overwrite:
+        # Findings of an earlier conversion, which may have written nothing else, are replaced.
+        own = path == rejects_path and holds_findings(path)
+        if path.exists() and not own and not config.overwrite:
             raise ConfigError(
                 f"out: {path} exists", hint="overwrite=true replaces it; or choose another name"
             )
@@ -177,8 +181,22 @@ def _none_written(rejects: list[Reject], config: ConvertConfig) -> DataError:
     detail = f" ({worst.detail})" if worst.detail else ""
     return DataError(
         f"{worst.origin}: {worst.reason}{detail}; none of {len(rejects)} rows can be converted",
-        hint=f"each row's reason is in {rejects_path}",
+        hint=f"{_advise_column(worst, config)}each row's reason is in {rejects_path}",
     )
+
+
+def _advise_column(worst: Reject, config: ConvertConfig) -> str:
+    """Say how a column that a row lacks is named, where it lacks one."""
+    missing = re.fullmatch(r"no `(\w+)`", worst.reason)
+    if missing is None or not isinstance(worst.row, dict) or missing[1] in worst.row:
+        return ""
+    name = missing[1]
+    row: Row = worst.row
+    seen = ", ".join(config.columns.get(column, column) for column in row)
+    # The options mean rows as alpaca has them.
+    optional = config.format == "alpaca" and name in _COLUMN_OPTIONS
+    option = f"--{name}-col NAME or " if optional else ""
+    return f"the row has: {seen}; name its column with {option}columns.{name}=NAME; "
 
 
 def _rewrite(row: Row, known: Format, name: str, config: ConvertConfig) -> tuple[Row, list[str]]:

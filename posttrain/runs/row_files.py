@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from posttrain.data.formats.fields import scalar_text
-from posttrain.data.records import Row
+from posttrain.data.records import Origin, Reject, Row
 from posttrain.errors import ConfigError, DataError
 from posttrain.extras import require_extra
 from posttrain.files import dump_line, open_atomic, write_jsonl, write_text
@@ -29,6 +30,18 @@ def check_row_file(path: Path) -> None:
             f"out: {path}: the ending says in which way to write",
             hint=f"name it *{', *'.join(_ENDINGS)}",
         )
+
+
+def holds_findings(path: Path) -> bool:
+    """Whether a file is empty, or starts with a line of findings as we write them."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            line = lines.readline()
+        found = json.loads(line) if line else None
+    except (OSError, ValueError):
+        return False
+    keys = Reject(Origin("", 0), "").to_json().keys()
+    return not line or (isinstance(found, dict) and found.keys() == keys)
 
 
 def write_row_file(path: Path, rows: Iterable[Row]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,8 +18,7 @@ from posttrain.config.data import (
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import TrainingStage
 from posttrain.config.validate import ValidateConfig
-from posttrain.data.expansion import expand_source
-from posttrain.data.records import Origin, Reject
+from posttrain.data.expansion import FINDINGS, expand_source
 from posttrain.data.validation import DataSet, Validation
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import write_jsonl
@@ -28,6 +26,7 @@ from posttrain.logs import say, show
 from posttrain.runs.folder import run_folder
 from posttrain.runs.kinds.sample_data import sample_file
 from posttrain.runs.progress import Progress, settle_sources
+from posttrain.runs.row_files import holds_findings
 
 _KINDS = {
     PreferenceDataConfig: "preference",
@@ -146,7 +145,7 @@ def _check_rejects_place(rejects: Path, data_sets: Sequence[DataSet]) -> None:
                 f"--rejects: {rejects} would be read as rows of {source.path} the next time",
                 hint="choose another folder",
             )
-    if rejects.exists() and not _holds_findings(rejects):
+    if rejects.exists() and not holds_findings(rejects):
         raise ConfigError(
             f"--rejects: {rejects} exists, and holds no findings of an earlier run",
             hint="choose another name",
@@ -169,24 +168,23 @@ def _find_files(source: SourceConfig) -> list[Path]:
 
 def _holds(source: Path, place: Path) -> bool:
     """Whether a new file at a place would be one of a source's files."""
+    if place.name.endswith(FINDINGS):
+        return False
     whole = source.resolve()
     if whole.is_dir():
-        return place.is_relative_to(whole)
-    # `**/` stands for no folder too.
-    return any(fnmatch(str(place), pattern) for pattern in {str(whole), _drop_levels(whole)})
+        inner = place.parts[len(whole.parts) :]
+        return place.is_relative_to(whole) and not any(name.startswith(".") for name in inner)
+    # A name that exists is no pattern, whatever signs are in it.
+    return place == whole if whole.exists() else _matches(place.parts, whole.parts)
 
 
-def _drop_levels(pattern: Path) -> str:
-    return str(pattern).replace("**/", "")
-
-
-def _holds_findings(path: Path) -> bool:
-    """Whether a file is empty, or starts with a line as ``--rejects`` writes it."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            line = lines.readline()
-        found = json.loads(line) if line else None
-    except (OSError, ValueError):
-        return False
-    keys = Reject(Origin("", 0), "").to_json().keys()
-    return not line or (isinstance(found, dict) and found.keys() == keys)
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether `glob.glob` would find a path by a pattern, both part by part."""
+    if not pattern or not names:
+        return not names and all(part == "**" for part in pattern)
+    name, part = names[0], pattern[0]
+    if name.startswith(".") and not part.startswith("."):
+        return part == "**" and _matches(names, pattern[1:])
+    if part == "**":  # any number of folders, also none
+        return _matches(names, pattern[1:]) or _matches(names[1:], pattern)
+    return fnmatch(name, part) and _matches(names[1:], pattern[1:])

@@ -40,6 +40,7 @@ def describe_data(data: PreparedData) -> None:
         )
     else:
         _say_rows(report, rejected)
+    _say_empty_splits(report)
     for reason, count in report["rejects"].items():
         say(f"data:   {count:,} not used: {reason} (see rejects.jsonl)")
     _say_shares(report)
@@ -95,6 +96,23 @@ def _say_rows(report: dict[str, Any], rejected: int) -> None:
     say(
         f"data: {used} rows -> {report['examples']['train']:,} train + "
         f"{report['examples']['validation']:,} validation examples"
+    )
+
+
+def _say_empty_splits(report: dict[str, Any]) -> None:
+    """Say which split that was asked for got nothing, and why."""
+    split, group = report["split"], report["split"]["group_by"]
+    held = {"validation": report["examples"]["validation"], "test": report["test_rows"]}
+    empty = [f"{name} ({split[name]:.3g})" for name in held if split[name] and not held[name]]
+    if not empty:
+        return
+    why, what = "there are few rows", "a larger share"
+    if group:
+        why = f"there are few groups of `{group}`, and each stays whole"
+        what = "leave out split.group_by"
+    say(
+        f"data:   nothing for {' and '.join(empty)} of the split: {why}; "
+        f"set another split.seed, or {what}"
     )
 
 

@@ -76,6 +76,31 @@ def test_a_file_of_rejects_is_no_other_output_s_and_is_replaced_only_where_asked
     assert others.read_text() == "others"
 
 
+def test_a_corrected_command_replaces_the_findings_of_the_one_that_failed(cli, tmp_path):
+    table, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    table.write_text("question,reply\nWhat?,yes\n")
+    command = ("convert", str(table), f"out={out}", "--instruction-col", "question")
+
+    refused = cli(*command)
+    complain(refused, 3, "rows.csv:2: no `output`", "has: reply, question")
+    complain(refused, 3, "--output-col NAME or columns.output=NAME")
+    (found,) = read_rows(tmp_path / "out.jsonl.rejects.jsonl")
+    assert found["reason"] == "no `output`"
+
+    result = cli(*command, "columns.output=reply")
+    assert result.returncode == 0, result.stderr
+    assert read_rows(out) == [{"instruction": "What?", "input": "", "output": "yes"}]
+    assert not (tmp_path / "out.jsonl.rejects.jsonl").exists()
+
+
+def test_a_column_that_is_there_and_empty_is_not_asked_for(cli, tmp_path):
+    source = write_rows(tmp_path / "in.jsonl", [{"instruction": "a", "output": ""}])
+
+    result = cli("convert", source, f"out={tmp_path}/out.jsonl", "to=alpaca")
+    complain(result, 3, "no `output`")
+    assert "columns.output" not in result.stderr
+
+
 ASK, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 

@@ -66,7 +66,9 @@ def test_validate_reads_a_recipe_without_a_model(cli, rows, tmp_path):
 
 
 def test_validate_mistakes(cli, rows, tmp_path):
-    complain(cli("validate", "gone.jsonl"), 3, "gone.jsonl", "no such file")
+    gone = cli("validate", "gone.jsonl")
+    complain(gone, 3, "gone.jsonl", "no such file; check the path")
+    assert "recipe" not in gone.stderr
     complain(cli("validate", "rows.jsonl", "knd=chat"), 2, "did you mean `kind`?")
     complain(cli("validate", "rows.jsonl", "--rejects", "rows.jsonl"), 2, "is a file to read")
     stage = "{stage: sample-data, kind: math, num: 3}"

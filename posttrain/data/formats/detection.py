@@ -130,7 +130,6 @@ def _advise(rows: Sequence[Row], kind: str, formats: dict[str, Format]) -> str:
     example = "alpaca" if kind == "chat" else next(iter(formats))
     columns = ", ".join(f"{field}: NAME" for field in formats[example].fields)
     return (
-        f"map the names with stages.sft.data.sources.0.columns='{{{columns}}}' (or the stage's own "
-        "name; of `convert`: columns=...); "
+        f"map the names with columns='{{{columns}}}', in a recipe a key of the source; "
         f"known {kind} formats: {', '.join(formats)}; see docs/formats.md"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from posttrain.data.readers.parse import BrokenRowError, parse_row
 from posttrain.data.records import Origin, Row, RowError
+from posttrain.errors import DataError
 
 Item = bytes | Row | BrokenRowError
 
@@ -37,22 +38,37 @@ class RowBatch:
             yield Origin(file, line), parse_row(item) if isinstance(item, bytes) else item
 
 
-def pick_rows(batches: Iterable[RowBatch], numbers: Sequence[int]) -> Iterator[Row | RowError]:
-    """Parse some rows and no others.
+def pick_rows(batches: Iterable[RowBatch], numbers: Sequence[int]) -> Iterator[Row]:
+    """Parse some rows, which could be read before, and no others.
 
     Args:
         batches: Of one or more files.
         numbers: Of the wanted rows among all, counted from 0, rising.
+
+    Raises:
+        DataError: One is no longer there, or is broken.
     """
-    first, done = 0, 0
-    for batch in batches:
-        behind = bisect_left(numbers, first + len(batch), done)
+    first, done, file = 0, 0, ""
+    for batch in batches if numbers else ():
+        file, behind = batch.file, bisect_left(numbers, first + len(batch), done)
         for number in numbers[done:behind]:
             item = batch.items[number - first]
-            yield parse_row(item) if isinstance(item, bytes) else item
+            row = parse_row(item) if isinstance(item, bytes) else item
+            if isinstance(row, RowError):
+                raise changed_while_read(file)
+            yield row
         first, done = first + len(batch), behind
         if done == len(numbers):
             return
+    if numbers:
+        raise changed_while_read(file)
+
+
+def changed_while_read(file: str) -> DataError:
+    """Make the error of a file that is another than at the start."""
+    return DataError(
+        f"{file} has changed while it was read", hint="run the same command again once it is whole"
+    )
 
 
 def collect(

@@ -57,7 +57,7 @@ def open_file(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint="check the path in the recipe") from None
+        raise DataError(f"{path}: no such file", hint="check the path") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -75,7 +75,7 @@ def check_file(path: Path) -> Path:
     if path.is_dir():
         raise DataError(f"{path}: is a folder", hint="give a file of rows")
     if not path.is_file():
-        raise DataError(f"{path}: no such file", hint="check the path in the recipe")
+        raise DataError(f"{path}: no such file", hint="check the path")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: cannot be read: permission denied")
     if find_ending(path) in (".parquet", ".arrow", ".feather"):

@@ -20,9 +20,9 @@ from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
-from posttrain.data.tokens.kept import kept_path, take_kept
+from posttrain.data.tokens.kept import keep, kept_path, take_kept
 from posttrain.data.tokens.structure import BLANKS
-from posttrain.files import digest_json, write_json
+from posttrain.files import digest_json
 
 _PRIVATE_PLANES = 0xF0000
 _LOW_MARK, _HIGH_MARK = "\u0334", "\u0345"  # of the lowest and the highest combining class
@@ -61,7 +61,7 @@ def find_doubt(classes: tuple[str, ...], *, nfc: bool) -> Doubt:
         classes: Classes of characters that a pattern names, as regular expressions.
         nfc: Whether texts are brought to normal form C.
     """
-    key = digest_json({"version": 2, "classes": classes, "nfc": nfc, **versions()})
+    key = digest_json({"version": 3, "classes": classes, "nfc": nfc, **versions()})
     path = kept_path(f"characters-{key[:32]}")
     ranges = take_kept(path)
     if ranges is None:
@@ -69,7 +69,7 @@ def find_doubt(classes: tuple[str, ...], *, nfc: bool) -> Doubt:
         if nfc:
             doubtful |= _differ_in_form()
         ranges = _ranges_without(set(_assigned()) - doubtful)
-        write_json(path, ranges)
+        keep(path, ranges)
     low = [(first, last) for first, last in ranges if first < 0x10000]
     blanks = [(ord(blank), ord(blank)) for blank in BLANKS if not blank.isascii()]
     odd = "".join(

@@ -9,14 +9,13 @@ from weakref import WeakKeyDictionary
 from posttrain.data.templates import SHIELD
 from posttrain.data.tokens.agreement import versions
 from posttrain.data.tokens.codec import Codec, SegmentCodec, WholeCodec
-from posttrain.data.tokens.kept import kept_path, take_kept
+from posttrain.data.tokens.kept import keep, kept_path, take_kept
 from posttrain.data.tokens.ranks import Ranks, rank_tokens
 from posttrain.data.tokens.runs import FastRuns, StockRuns
 from posttrain.data.tokens.structure import NotProven, Structure
-from posttrain.files import write_json
 
 # Part of every key of the cache: raise it whenever the verdict on the same tokenizer may change.
-_VERSION = 2
+_VERSION = 3
 # Reading a tokenizer's parts takes a moment; a server would take it for each request.
 _stock_codecs: WeakKeyDictionary[Any, tuple[int, Codec]] = WeakKeyDictionary()
 _PROBES = (
@@ -100,9 +99,9 @@ def _find_ranks(structure: Structure) -> Ranks:
         structure.check_model()
         ranks = rank_tokens(structure)
     except NotProven as reason:
-        write_json(path, {"reason": str(reason)})
+        keep(path, {"reason": str(reason)})
         raise
-    write_json(path, vars(ranks))
+    keep(path, vars(ranks))
     return ranks
 
 

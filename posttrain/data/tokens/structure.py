@@ -49,6 +49,7 @@ PATTERNS = {
 
 _NAMES = {pattern: name for name, pattern in PATTERNS.items()}
 _MODEL = ',"model":'
+_PARTS = {"added_tokens", "normalizer", "pre_tokenizer"}
 # Pre-tokenizers and normalizers that treat each run between added tokens alike, wherever it is.
 _EVERYWHERE_ALIKE = {
     "BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation",
@@ -84,9 +85,16 @@ class Structure:
         if getattr(tokenizer, "split_special_tokens", False):
             raise NotProven("the tokenizer reads special tokens as text")
         text = backend.to_str()
-        # Within a JSON string the quotes would be escaped, and no other part has such a key.
-        parts, _, model = text.partition(_MODEL)
-        return cls(text, json.loads(parts + "}" if model else text))
+        # Within a JSON string the quotes would be escaped. A special token of a post-processor may
+        # be such a key; what stands before that one is no JSON, and all is read.
+        try:
+            parts = json.loads(text.partition(_MODEL)[0] + "}")
+        except ValueError:
+            parts = {}
+        if not parts.keys() >= _PARTS:
+            parts = json.loads(text)
+            del parts["model"]
+        return cls(text, parts)
 
     @cached_property
     def state(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import random
 import numpy as np
 import pytest
 
+from posttrain.data import dedup
 from posttrain.data.dedup import (
     comparable_text,
     exact_digest,
@@ -190,3 +191,25 @@ def test_near_takes_any_threshold(threshold):
     texts = ["a b c d", "e f g h", "a b c d"]
 
     assert find_duplicates(texts, method="near", threshold=threshold) == {2: 0}
+
+
+def test_staying_rows_that_are_equal_are_compared_once(monkeypatch):
+    chance = random.Random(3)
+    words = [f"w{i}" for i in range(60)]
+    near_misses = [list(words) for _ in range(20)]
+    for row in near_misses:  # 0.71 of the pairs are common
+        for place in chance.sample(range(1, 59, 2), 5):
+            row[place] = f"x{chance.random()}"
+    repeated = [*words, "more"]
+    texts = [" ".join(row) for row in (*near_misses, *[words] * 30, repeated)]
+    sketches = [near_sketch(Text(text)) for text in texts]
+    offsets = np.cumsum([0, *map(len, sketches)])
+    staying = np.array([False] * 20 + [True] * 30 + [False])
+    compared, share = [], dedup._share
+    monkeypatch.setattr(dedup, "_share", lambda *pair: compared.append(pair) or share(*pair))
+
+    stays = find_duplicates_near(offsets, np.concatenate(sketches), 0.8, staying)
+
+    assert stays.tolist() == [-1] * 50 + [20]
+    with_watched = [pair for pair in compared if np.array_equal(pair[1], sketches[20])]
+    assert 10 < len(with_watched) <= 21

@@ -321,19 +321,30 @@ def test_contaminated_row_stops_where_asked(write, tiny_tokenizer):
 
 def test_evaluation_set_that_cannot_be_read_is_not_taken_for_clean(write, tiny_tokenizer):
     path = write("rows.jsonl", QUESTIONS)
-    against = write("test.jsonl", [{**row, "output": ""} for row in QUESTIONS])
+    against = write("test.jsonl", [{"instruction": "", "output": ""}] * 3)
     contamination = {"against": [{"path": against}]}
 
     message = refusal(settings(path, contamination=contamination), tiny_tokenizer)
-    assert message.startswith(f"{against}:1: no `output`; no row of this evaluation set")
+    assert message.startswith(f"{against}:1: no `instruction`; no row of this evaluation set")
 
 
 def test_evaluation_problems_that_were_not_read_are_counted(write, tiny_tokenizer):
     path = write("rows.jsonl", QUESTIONS)
-    against = write("test.jsonl", [{"instruction": "x", "output": "y"}, {"output": "y"}])
+    against = write("test.jsonl", [{"instruction": "x", "output": "y"}, {"output": ""}])
     config = settings(path, contamination={"against": [{"path": against, "format": "alpaca"}]})
 
     assert prepare_data(config, tiny_tokenizer).report["contamination"]["unread_problems"] == 1
+
+
+def test_evaluation_problems_that_nobody_could_train_on_are_searched_for(write, tiny_tokenizer):
+    path = write("rows.jsonl", QUESTIONS)
+    against = write("test.jsonl", [*({"instruction": f"x {i}", "output": "y"} for i in range(9)),
+                                   {**QUESTIONS[5], "output": ""}])  # fmt: skip
+    found = {"against": [{"path": against}], "action": "drop"}
+    report = prepare_data(settings(path, contamination=found), tiny_tokenizer).report
+
+    assert report["rejects"] == {"in an evaluation set": 1}
+    assert report["contamination"]["unread_problems"] == 0
 
 
 def test_columns_give_the_expected_names(write):
@@ -636,6 +647,25 @@ def test_a_search_without_evaluation_sets_is_told(write, tiny_tokenizer, capfd, 
 
     line = f"contamination: nothing was searched: `{action}` is set, and there is no evaluation set"
     assert (line in capfd.readouterr().err) == said
+
+
+@pytest.mark.parametrize("group", [None, "city"])
+def test_a_split_that_got_nothing_is_told(write, tiny_tokenizer, capfd, group):
+    rows = [{**row, "city": "Bern"} for row in QUESTIONS[: 20 if group else 1]]
+    shares = {"validation": 0.001, "test": 0.002, "group_by": group}
+    describe_data(prepare_data(settings(write("rows.jsonl", rows), split=shares), tiny_tokenizer))
+
+    why = "few groups of `city`, and each stays whole" if group else "few rows"
+    what = "leave out split.group_by" if group else "a larger share"
+    said = capfd.readouterr().err
+    assert f"nothing for validation (0.001) and test (0.002) of the split: there are {why}" in said
+    assert f"set another split.seed, or {what}\n" in said
+
+
+def test_splits_with_rows_are_not_told_as_empty(write, tiny_tokenizer, capfd):
+    config = settings(write("rows.jsonl", QUESTIONS), split="4:3:3")
+    describe_data(prepare_data(config, tiny_tokenizer))
+    assert "nothing for" not in capfd.readouterr().err
 
 
 def test_an_epoch_without_examples_is_refused(write, tiny_tokenizer):

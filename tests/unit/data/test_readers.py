@@ -5,10 +5,17 @@ import sys
 import tarfile
 from datetime import date
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
-from posttrain.data.readers import check_file, read_documents, read_rows
+from posttrain.data.readers import (
+    check_file,
+    pick_rows,
+    read_documents,
+    read_rows,
+    scan_batches,
+)
 from posttrain.errors import DataError, MissingExtraError
 
 
@@ -238,3 +245,20 @@ def test_broken_gzip_is_refused(write):
         assert "broken gzip" in mistake_in(path)
     path = write("rows.jsonl.gz", whole[:-6])
     assert mistake_in(path).startswith(f"{path}:2: the file is damaged (broken gzip: it is cut")
+
+
+def test_rows_are_read_once_more_by_their_numbers(write):
+    path = write("rows.json", json.dumps([{"n": n} for n in range(700)]))
+    batches = partial(scan_batches, path, rows_per_batch=100)
+
+    assert list(pick_rows(batches(), [0, 99, 100, 355, 699])) == [
+        {"n": n} for n in (0, 99, 100, 355, 699)
+    ]
+    assert list(pick_rows(batches(), [])) == []
+
+
+@pytest.mark.parametrize("now", [['{"n": 0}'], ['{"n": 0}', "broken"]])
+def test_rows_that_are_not_there_any_more_are_one_line(write, now):
+    path = write("rows.jsonl", "\n".join(now))
+    with pytest.raises(DataError, match=r"rows.jsonl has changed while it was read"):
+        list(pick_rows(scan_batches(path), [0, 1]))

@@ -54,6 +54,22 @@ def test_folder_is_all_its_files_of_rows_in_order(folder, capsys):
     assert "hidden" not in said
 
 
+def test_findings_are_no_rows_of_a_folder_or_a_pattern(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text(LINES)
+    findings = tmp_path / "a.jsonl.rejects.jsonl"
+    findings.write_text('{"file": "a", "line": 1, "reason": "r", "detail": "", "row": null}\n')
+
+    for path in (tmp_path, tmp_path / "*.jsonl"):
+        assert [f.path for f in expand_source(SourceConfig(path=path))] == [tmp_path / "a.jsonl"]
+    assert capsys.readouterr().err.count("left out: a.jsonl.rejects.jsonl") == 1
+    named = SourceConfig(path=findings)
+    assert expand_source(named) == [named]
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(DataError, match="no file of rows in it") as caught:
+        expand_source(SourceConfig(path=tmp_path))
+    assert "are findings" in caught.value.hint
+
+
 def test_folder_is_read_as_one_source(folder):
     rows = read_source(SourceConfig(path=folder))
 

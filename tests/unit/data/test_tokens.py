@@ -2,7 +2,7 @@ import copy
 import json
 
 import pytest
-from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processors
 
 from posttrain.data.records import RowError
 from posttrain.data.templates import SHIELD, Piece
@@ -71,6 +71,21 @@ def test_a_token_that_looks_like_a_part_of_the_tokenizers_file_is_a_token():
     assert codec.name == "tiktoken"
     text = 'see ,"model":{} here'
     assert codec.encode(text) == stock_ids(tokenizer, text)
+
+
+def test_a_special_token_named_model_is_not_taken_for_the_model():
+    tokenizer = build_byte_level(QWEN2, added=["end", "model"])
+    special = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("end", "model")]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="end $A model", special_tokens=special
+    )
+    structure = Structure.read(tokenizer)
+    codec = build_codec(tokenizer)
+
+    assert ',"model":' in json.dumps(structure.parts["post_processor"], separators=(",", ":"))
+    assert {**structure.parts, "model": structure.model} == structure.state
+    assert codec.name == "tiktoken"
+    assert codec.encode("see the model here") == stock_ids(tokenizer, "see the model here")
 
 
 def test_ids_that_are_not_in_the_order_of_merges_are_mapped_back():
@@ -260,8 +275,27 @@ def test_verdict_is_kept_and_a_changed_tokenizer_has_another(qwen):
     assert len(set(folder.iterdir()) - before) == 1
 
 
-@pytest.mark.parametrize("content", ["", '{"singles": [', "\udcff"])
-def test_a_verdict_that_was_cut_short_is_found_anew(qwen, tmp_path, monkeypatch, content):
+def shift(text):
+    """Give the finding another first number, in the same shape."""
+    kept = json.loads(text)
+    numbers = kept["value"]["singles"] if "singles" in kept["value"] else kept["value"][0]
+    numbers[0] += 1
+    return json.dumps(kept)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(
+            (lambda _, content=content: content)
+            for content in ["", '{"value": [', "\udcff", "{}", "[]", "5", "null", '{"reason": "x"}']
+        ),
+        lambda text: json.dumps(json.loads(text)["value"]),
+        lambda text: json.dumps({**json.loads(text), "value": {}}),
+        shift,
+    ],
+)
+def test_a_verdict_that_is_not_as_it_was_written_is_found_anew(qwen, tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
     find_doubt.cache_clear()
     build_codec(qwen)
@@ -269,7 +303,7 @@ def test_a_verdict_that_was_cut_short_is_found_anew(qwen, tmp_path, monkeypatch,
     assert [path.name.split("-")[0] for path in kept] == ["characters", "ranks"]
     whole = [path.read_bytes() for path in kept]
     for path in kept:
-        path.write_text(content, errors="surrogateescape")
+        path.write_text(spoil(path.read_text()), errors="surrogateescape")
     find_doubt.cache_clear()
     assert build_codec(qwen).name == "tiktoken"
     assert [path.read_bytes() for path in kept] == whole
