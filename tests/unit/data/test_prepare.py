@@ -522,7 +522,9 @@ def test_a_search_that_only_reports_changes_no_example(write, tiny_tokenizer):
     assert len({plain[1], reported[1], dropped[1]}) == 3
 
 
-def test_rows_that_change_while_they_are_read_are_not_kept(write, tiny_tokenizer, monkeypatch):
+def test_rows_that_change_while_they_are_read_are_not_kept(
+    write, tiny_tokenizer, monkeypatch, tmp_path
+):
     path = write("rows.jsonl", QUESTIONS)
     compose = prepare.compose_data
 
@@ -532,9 +534,9 @@ def test_rows_that_change_while_they_are_read_are_not_kept(write, tiny_tokenizer
             file.write(json.dumps(QUESTIONS[0]) + "\n")
 
     monkeypatch.setattr(prepare, "compose_data", compose_and_append)
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
     assert "has changed while it was read" in refusal(settings(path), tiny_tokenizer)
-    monkeypatch.undo()
-    assert not list((prepare.cache_root() / "prepared").glob("*/report.json"))
+    assert not list((tmp_path / "cache" / "prepared").glob("*/report.json"))
 
 
 def test_every_batch_holds_the_sources_of_a_mixture(write, tiny_tokenizer):
