@@ -40,16 +40,15 @@ def add_commands(app: typer.Typer) -> None:
 
 def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Check a recipe without running anything; data files that are not there are named."""
-    import glob
-
     from posttrain.config.recipe import stage_sources
+    from posttrain.data.expansion import find_paths
     from posttrain.logs import say, show
 
     checked = load(recipe, overrides)
     for stage in checked.stages:
         for source in stage_sources(stage):
             path = source.path
-            if path is not None and not path.exists() and not glob.glob(str(path)):  # noqa: PTH207
+            if path is not None and not path.exists() and not find_paths(path):
                 say(f"stage {stage.name}: {source.path} is not there yet")
     stages = ", ".join(f"{stage.name} ({stage.stage})" for stage in checked.stages)
     show(f"{recipe}: good; run `{checked.name}`, stages: {stages}")

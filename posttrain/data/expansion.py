@@ -42,14 +42,19 @@ def expand_source(source: SourceConfig) -> list[SourceConfig]:
     if source.path.is_dir():
         found = _list_folder(source.path)
     elif glob.has_magic(str(source.path)) and not source.path.exists():
-        found = [Path(name) for name in glob.glob(str(source.path), recursive=True)]  # noqa: PTH207
-        found = sorted(path for path in found if path.is_file())
+        found = [path for path in find_paths(source.path) if path.is_file()]
         if not found:
             raise DataError(f"{source.path}: no file has such a name", hint="check the pattern")
     else:
         return [source]
     files = _choose_files(source.path, found)
     return [source.model_copy(update={"path": path}) for path in files]
+
+
+def find_paths(pattern: Path) -> list[Path]:
+    """Find what a name stands for: itself, or all that it matches as a pattern, in order."""
+    # `Path.glob` takes no absolute pattern.
+    return sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207
 
 
 def check_source(source: SourceConfig) -> list[SourceConfig]:

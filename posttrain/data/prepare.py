@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,25 +115,22 @@ def _take(folder: Path, key: str, *, reused: bool) -> PreparedData | None:
     return PreparedData(folder, train, validation, report, reused)
 
 
-class _build_lock:  # noqa: N801 - used as a function
-    """Lets one process build. The lock dies with its holder: a killed builder blocks nobody."""
-
-    def __init__(self, folder: Path) -> None:
-        self._lock = FileLock(folder.with_suffix(".lock"))
-
-    def __enter__(self) -> None:
-        said = 0.0
-        while True:
-            try:
-                self._lock.acquire(timeout=_LOOK_SECONDS)
-                return
-            except Timeout:
-                if time.monotonic() - said > _SAY_SECONDS:
-                    said = time.monotonic()
-                    say("data: another process prepares this data; waiting for it")
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+@contextmanager
+def _build_lock(folder: Path) -> Iterator[None]:
+    """Let one process build. The lock dies with its holder: a killed builder blocks nobody."""
+    lock = FileLock(folder.with_suffix(".lock"))
+    said = 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_LOOK_SECONDS)
+        except Timeout:
+            if time.monotonic() - said > _SAY_SECONDS:
+                said = time.monotonic()
+                say("data: another process prepares this data; waiting for it")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def data_digest(config: DataConfig, tokenizer: Any) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.data.encode import Example
-from posttrain.data.records import Chat, Message
+from posttrain.data.records import Chat, Message, texts_in
 
 Array = np.ndarray[Any, Any]
 PromptIds = Callable[[Any], Sequence[int]]
@@ -46,7 +46,7 @@ class Marks:
 
     def in_texts(self, content: Any) -> bool:
         """Whether a text of a conversation or pair looks like a special token."""
-        return any(mark in text for text in _texts(_parts(content)) for mark in self.special)
+        return any(mark in text for text in texts_in(_parts(content)) for mark in self.special)
 
     def count(self, ids: Any) -> list[int]:
         """Special tokens among ids, sorted."""
@@ -163,7 +163,7 @@ def text_leaks(example: Example, tokenizer: Any) -> bool:
     """
     content: Any = example.record.content
     messages: Sequence[Message] = content.messages
-    answers = _squeeze("\n".join(map(str, _texts([m for m in messages if _is_assistant(m)]))))
+    answers = _squeeze("\n".join(map(str, texts_in([m for m in messages if _is_assistant(m)]))))
     others = {_squeeze(str(m.get("content") or "")) for m in messages if not _is_assistant(m)}
     asked = [text for text in others if text and text not in answers]
     if not asked:
@@ -291,19 +291,6 @@ def _parts(content: Any) -> list[Any]:
     if isinstance(content, Chat):
         return [content.messages, content.tools]
     return [content.prompt, content.chosen, content.rejected, content.tools]
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every string inside nested values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _texts(name)
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
 
 
 def _squeeze(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -183,3 +184,16 @@ def check_chat(chat: Chat) -> None:
         raise RowError("no user turn")
     if "assistant" not in roles:
         raise RowError("no assistant turn")
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield every string inside nested values, names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from texts_in(name)
+            yield from texts_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from texts_in(item)

@@ -1,4 +1,4 @@
-"""Array of words, the same on every machine: what comparisons of texts are made of.
+"""Hashes of words, the same on every machine: what comparisons of texts are made of.
 
 A word's hash is that of its code points alone, so that it does not matter in which text, or where
 in it, the word stands. All is numpy on whole texts, ten times as fast as a loop over words.

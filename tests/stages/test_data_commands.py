@@ -193,3 +193,18 @@ def test_prepare_writes_a_report_beside_the_data(cli, rows):
     assert "The lines above add up to the rows read" in page
     assert f"{rows}:31" in page
     assert "Length of the examples" in page
+
+
+def test_check_names_what_is_not_there_and_looks_into_folders_below(cli, tmp_path, rows):
+    below = tmp_path / "deep" / "a" / "b"
+    below.mkdir(parents=True)
+    rows.rename(below / "rows.jsonl")
+    recipe = write_recipe(
+        tmp_path,
+        'stage: sft\n    data: {sources: [{path: "deep/**/rows.jsonl"}, {path: "none/*.jsonl"}]}',
+    )
+    result = cli("check", recipe)
+
+    assert result.returncode == 0, result.stderr
+    assert "none/*.jsonl is not there yet" in result.stderr
+    assert "deep/" not in result.stderr

@@ -8,11 +8,11 @@ whoever encodes the text takes the code point out of it again, after the special
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from posttrain.data.records import Chat, RowError
+from posttrain.data.records import Chat, RowError, texts_in
 
 # Code points that Unicode keeps out of all text for such uses. The first two mark contents.
 OPEN, CLOSE, SHIELD = "\ufdd0", "\ufdd1", "\ufdd2"
@@ -63,7 +63,7 @@ class Shield:
             written = repr(value)
             if "\\ufdd" not in written and not any(start in written for start in self._starts):
                 return False
-        return any(map(self.is_touched, _texts(value)))
+        return any(map(self.is_touched, texts_in(value)))
 
     def holds_token(self, text: str) -> bool:
         """Whether a special token would be seen in a text."""
@@ -145,16 +145,3 @@ class Shield:
 def _break(found: re.Match[str]) -> str:
     token = found.group()
     return f"{token[0]}{SHIELD}{token[1:]}"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every string inside nested values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _texts(name)
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
