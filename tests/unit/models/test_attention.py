@@ -3,7 +3,8 @@ import torch
 
 from posttrain.errors import ConfigError
 from posttrain.layout import SegmentTable
-from posttrain.models.attention import choose_attention, dense_mask
+from posttrain.models.attention import choose_attention
+from posttrain.models.attention.dense import dense_mask
 
 
 def test_the_dense_mask_is_the_definition_of_the_layout():
