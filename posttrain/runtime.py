@@ -191,6 +191,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def rank() -> int:
+    """Number of this process among those that train together, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def world_size() -> int:
     """Processes of a distributed run; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))

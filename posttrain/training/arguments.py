@@ -42,8 +42,7 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=1,  # an item is a packed batch already
-        gradient_accumulation_steps=getattr(stage, "accumulate", 1),
+        per_device_train_batch_size=1,  # an item is a whole optimizer step already
         optim="adamw_torch_fused",
         learning_rate=stage.learning_rate,
         lr_scheduler_type=_SCHEDULES[stage.schedule],

@@ -40,7 +40,7 @@ class Course:
 
     objective: Objective
     dataset: Any
-    """Items of ``PackedTrainer.train_dataset``, in order."""
+    """Optimizer steps in order, of this process; see ``PackedTrainer.batches_of``."""
     schedule: Schedule
     validation: Any
     """What to measure on, or None."""
@@ -207,7 +207,7 @@ def _summarize(
 ) -> TrainingSummary:
     """Add up what was done, by interrupted attempts too."""
     tokens, trained_tokens, _ = schedule.done(schedule.steps)
-    seconds = trainer.total_step_seconds
+    seconds = trainer.clock.total_step_seconds
     losses = trainer.logged_losses
     return TrainingSummary(
         steps=schedule.steps,

@@ -28,13 +28,16 @@ def check_trainable(model: Any) -> tuple[int, int]:
     return trainable, total
 
 
-def check_gradients(model: Any, step: int, *, may_vanish: bool = False) -> None:
+def check_gradients(model: Any, step: int, *, may_vanish: bool = False) -> torch.Tensor:
     """Look at the gradients before they are applied.
 
     Args:
         model: After the backward pass of a whole step.
         step: Optimizer steps done before this one.
         may_vanish: Whether a first step may rightly teach nothing.
+
+    Returns:
+        Norm of the whole gradient, a scalar.
 
     Raises:
         NonFiniteError: A gradient is NaN or infinite; the weights are untouched.
@@ -43,18 +46,19 @@ def check_gradients(model: Any, step: int, *, may_vanish: bool = False) -> None:
     gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
     if not gradients:
         raise VerificationError(f"step {step + 1}: no trainable parameter received a gradient")
-    total = torch.stack(torch._foreach_norm(gradients)).float().sum()
-    if not torch.isfinite(total):
-        bad = [n for n, p in model.named_parameters() if _is_bad(p.grad)]
+    norm = torch.stack([n.float() for n in torch._foreach_norm(gradients)]).norm()
+    if not torch.isfinite(norm):
+        bad = [n for n, p in model.named_parameters() if _is_bad(p.grad)] or ["all weights"]
         raise NonFiniteError(
             f"step {step + 1}: the gradient of {bad[0]} and {len(bad) - 1} others is not finite; "
             "the update was not applied",
             hint="lower the learning rate, or look at the rows with posttrain inspect",
         )
-    if step == 0 and total == 0 and not may_vanish:
+    if step == 0 and norm == 0 and not may_vanish:
         raise VerificationError(
             "step 1: every gradient is 0; the loss depends on nothing trainable"
         )
+    return norm
 
 
 def check_norm(norm: Any, step: int) -> None:

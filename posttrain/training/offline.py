@@ -9,12 +9,13 @@ from typing import Any
 from posttrain.data.prepare import PreparedData
 from posttrain.data.store import ExampleStore
 from posttrain.models.load import load_tokenizer
-from posttrain.runtime import world_size
+from posttrain.runtime import rank, world_size
 from posttrain.training.batches import Finish, PlannedBatches, build_schedule
 from posttrain.training.data import load_data
 from posttrain.training.fit import Course, fit
 from posttrain.training.model import build_model
 from posttrain.training.objective import Objective
+from posttrain.training.processes import StepBatches
 from posttrain.training.stage import TrainingJob, TrainingSummary
 
 
@@ -56,11 +57,12 @@ def train_offline(
     method = build_method(job, model, data)
     validation = None
     if len(data.validation):
-        planned = plan_once(job, data.validation)
-        validation = PlannedBatches(data.validation, planned, method.finish_validation)
+        once = plan_once(job, data.validation)
+        validation = PlannedBatches(data.validation, once, method.finish_validation)
+    planned = PlannedBatches(data.train, schedule.batches, method.finish_train)
     course = Course(
         method.objective,
-        PlannedBatches(data.train, schedule.batches, method.finish_train),
+        StepBatches(planned, job.stage.accumulate, rank(), world_size()),
         schedule,
         validation,
         f"{len(schedule.batches):,} batches of up to {job.stage.batch_tokens:,} tokens",

@@ -10,9 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from posttrain.config.train import PpoStage
@@ -119,19 +117,11 @@ class OnlineTrainer(PackedTrainer):
     apart = (f"{_VALUE_HEAD}.",)
     schedule: Rounds
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> None:
-        """Nothing is known before the batches are made."""
-
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> Tensor:
-        """Make a step's batches and send each one's share of the loss backward."""
+    def batches_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """Make a step's batches; a new round's answers are written before its first."""
         # What is compared with the scores in training must be computed in the same precision.
         with self.accelerator.autocast():
-            batches = self.schedule.batches_for(self.state.global_step, self.model)
-        total = sum(self.objective.weigh(batch) for batch in batches)
-        losses = [super(OnlineTrainer, self).training_step(model, b, total) for b in batches]
-        return torch.stack(losses).sum()
+            return self.schedule.batches_for(self.state.global_step, self.model)
 
     def may_stop(self, step: int) -> bool:
         """A round is not cut: its answers are in memory only."""

@@ -21,29 +21,37 @@ from posttrain.extras import require_extra
 from posttrain.runtime import is_launched, is_main_process
 
 
-class RankBatches(Dataset[dict[str, Any]]):
-    """One process's share of the planned batches: every ``count``-th, from its own rank on.
+class StepBatches(Dataset[dict[str, Any]]):
+    """One process's share of the planned batches, step by step.
 
     The processes take the batches of a step side by side, so a step holds the same batches as one
     process would add up. Where the last ones do not suffice for all, the others get a batch
-    without weight: all must take part in every step.
+    without weight: all must take part in every call.
 
     Args:
         batches: All batches, in order.
+        accumulate: Batches of a step for each process.
         rank: Of this process.
         count: Processes.
     """
 
-    def __init__(self, batches: Any, rank: int, count: int) -> None:
+    def __init__(self, batches: Any, accumulate: int, rank: int, count: int) -> None:
         self.batches = batches
+        self.accumulate = accumulate
         self.rank = rank
         self.count = count
 
     def __len__(self) -> int:
-        return -(-len(self.batches) // self.count)
+        return -(-len(self.batches) // (self.accumulate * self.count))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        number = index * self.count + self.rank
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        first = step * self.accumulate * self.count
+        left = min(self.accumulate * self.count, len(self.batches) - first)
+        turns = range(-(-left // self.count))
+        own = [first + turn * self.count + self.rank for turn in turns]
+        return {"number": step, "batches": [self._batch(number) for number in own]}
+
+    def _batch(self, number: int) -> dict[str, Any]:
         if number < len(self.batches):
             item: dict[str, Any] = self.batches[number]
             return item

@@ -1,16 +1,16 @@
 """The one trainer: transformers.Trainer, taught the packed batch and atomic checkpoints.
 
-What happens in a step, in order: the batches of one optimizer step are drawn and their loss
-weights summed (`_get_num_items_in_batch`); each batch is scored and its share of the loss goes
-backward (`compute_loss`); gradients are checked, clipped (`_clip_grad_norm`) and applied; metrics
-are logged (`log`), validation measured (`evaluate`), a checkpoint written (`_save_checkpoint`).
+An item of the data is one optimizer step: a list of packed batches. What happens in it, in order:
+the batches are taken (`batches_of`) and their loss weights summed (`_total_weight`); each batch is
+scored and its share of the loss goes backward (`_accumulate`, `compute_loss`); losses and gradients
+are checked, clipped (`_clip_grad_norm`) and applied; metrics are logged (`log`), validation
+measured (`evaluate`), a checkpoint written (`_save_checkpoint`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
@@ -28,9 +29,9 @@ from posttrain.tracking import MetricsRecorder
 from posttrain.training.batches import take_only
 from posttrain.training.guards import check_gradients, check_norm
 from posttrain.training.interrupt import StopRequest
-from posttrain.training.objective import LanguageObjective, Objective
-from posttrain.training.processes import RankBatches, shared_folder, sum_over_processes
-from posttrain.training.watch import StepWatch, Window, describe_metrics
+from posttrain.training.objective import BatchResult, LanguageObjective, Objective
+from posttrain.training.processes import StepBatches, shared_folder, sum_over_processes
+from posttrain.training.watch import Clock, StepWatch, Window, describe_metrics
 
 
 class PackedTrainer(Trainer):
@@ -40,7 +41,7 @@ class PackedTrainer(Trainer):
         model: Prepared for packed batches, as by ``models.packed.prepare_packed``.
         args: Of ``training.arguments.build_arguments``.
         objective: The training method.
-        dataset: ``PlannedBatches`` of the stage, in order.
+        dataset: The stage's optimizer steps in order; see ``batches_of``.
         schedule: What they add up to, a ``fit.Schedule``.
         validation: Batches to watch, or none.
         checkpoints: Folder for checkpoints.
@@ -82,7 +83,7 @@ class PackedTrainer(Trainer):
             eval_dataset=validation,
             data_collator=take_only,
             processing_class=tokenizer,
-            callbacks=[StepWatch(stop, self.start_clock, self.may_stop)],
+            callbacks=[StepWatch(stop, self._start, self.may_stop)],
         )
         # transformers has turned it off, and the exported config would say so for ever.
         if use_cache is not None:  # an encoder has none
@@ -97,25 +98,68 @@ class PackedTrainer(Trainer):
         self.strategy = strategy
         self.checkpoints = checkpoints
         self.keep_last = keep_last
+        self.clock = Clock(recorder.seconds_before, recorder.step_seconds_before)
         self._window = Window()
-        self._start_time = time.perf_counter()
-        self._pause_seconds = 0.0
-        self.first_step = self._logged_step = 0
+        self._results: list[tuple[BatchResult, bool]] = []
+        self._first_step = self._logged_step = 0
         self._validated: tuple[int, dict[str, float]] = (-1, {})
         self._saved_step = -1
 
     def get_train_dataloader(self) -> Any:
-        """Take this process's batches in the planned order; the shuffling is in the plan."""
-        own = RankBatches(self.train_dataset, self.args.process_index, self.args.world_size)
-        return DataLoader(own, collate_fn=take_only)
+        """Take the steps in the planned order; the shuffling is in the plan."""
+        return DataLoader(self.train_dataset, collate_fn=take_only)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Tensor | None:
+    def batches_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """Packed batches of an optimizer step, this process's share.
+
+        Args:
+            item: Of the data set: its ``number`` and its ``batches``. One batch of a list is
+                marked as ``weightless`` where another process has one more.
+        """
+        batches: list[dict[str, Any]] = item["batches"]
+        return batches
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Send the loss of a whole optimizer step backward.
+
+        Returns:
+            The step's loss, this process's share of it times the number of processes.
+
+        Raises:
+            NonFiniteError: The loss of a batch is NaN or infinite; nothing is applied.
+        """
+        batches = self.batches_of(inputs)
+        total = self._total_weight(batches)
+        losses = self._accumulate(model, batches, total)
+        if not torch.isfinite(losses).all():
+            self._refuse(batches, losses)
+        for result, weightless in self._results:
+            self._window.add(result, weightless=weightless)
+        return losses.sum()
+
+    def _total_weight(self, batches: list[dict[str, Any]]) -> Tensor:
         """Sum the weights of one optimizer step over its batches and all processes."""
-        if not batch_samples:
-            return None
-        weights = [float(self.objective.weigh(b)) for b in batch_samples if "weightless" not in b]
+        weights = [float(self.objective.weigh(b)) for b in batches if "weightless" not in b]
         total = sum_over_processes({"weight": sum(weights)})["weight"]
-        return torch.tensor(total, dtype=torch.float32, device=device)
+        return torch.tensor(total, dtype=torch.float32, device=self.args.device)
+
+    def _accumulate(self, model: Any, batches: list[dict[str, Any]], total: Tensor) -> Tensor:
+        """Send each batch's share of the loss backward; processes meet at the last one.
+
+        Returns:
+            Loss of each batch, detached.
+        """
+        self._results = []
+        losses = []
+        for number, batch in enumerate(batches, start=1):
+            last = number == len(batches)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            alone = not last and not self.is_deepspeed_enabled
+            with self.accelerator.no_sync(model) if alone else contextlib.nullcontext():
+                losses.append(super().training_step(model, batch, total))
+        return torch.stack(losses)
 
     def compute_loss(
         self,
@@ -126,24 +170,28 @@ class PackedTrainer(Trainer):
     ) -> Any:
         """Loss of one batch as its share of the step's mean loss per unit of weight."""
         result = self.objective.measure(model, inputs, num_items_in_batch)
-        loss = result.loss
-        if not torch.isfinite(loss):
-            rows = self._describe_rows(inputs)
-            raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; no update was "
-                f"applied. The batch holds {len(rows)} rows, such as {', '.join(rows[:5])}",
-                hint="lower the learning rate, or look at these rows with posttrain inspect",
-            )
         weightless = "weightless" in inputs
-        self._window.add(result, weightless=weightless)
-        if weightless:
-            return loss * 0.0
+        self._results.append((result, weightless))
         # Gradients are averaged over processes; the sum is wanted.
-        return loss * self.args.world_size
+        return result.loss * (0.0 if weightless else self.args.world_size)
+
+    def _refuse(self, batches: list[dict[str, Any]], losses: Tensor) -> None:
+        """Name the first batch whose loss is not finite.
+
+        Raises:
+            NonFiniteError: Always.
+        """
+        number = int((~torch.isfinite(losses)).nonzero()[0])
+        rows = self._describe_rows(batches[number])
+        raise NonFiniteError(
+            f"step {self.state.global_step + 1}: the loss is {float(losses[number])}; no update "
+            f"was applied. The batch holds {len(rows)} rows, such as {', '.join(rows[:5])}",
+            hint="lower the learning rate, or look at these rows with posttrain inspect",
+        )
 
     def _describe_rows(self, inputs: dict[str, Any]) -> list[str]:
         """Where the rows of a batch were read."""
-        rows: list[str] = self.train_dataset.origins(inputs["number"])
+        rows: list[str] = self.train_dataset.batches.origins(inputs["number"])
         return rows
 
     def may_stop(self, step: int) -> bool:
@@ -160,8 +208,10 @@ class PackedTrainer(Trainer):
     def _clip_grad_norm(self, model: Any) -> Any:
         """Refuse gradients that are not finite, before clipping makes them all so."""
         if not self.is_deepspeed_enabled:
-            check_gradients(model, self.state.global_step, may_vanish=self.may_vanish)
-            return super()._clip_grad_norm(model)
+            norm = check_gradients(model, self.state.global_step, may_vanish=self.may_vanish)
+            parameters = [p for p in model.parameters() if p.grad is not None]
+            clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm)
+            return norm
         # DeepSpeed has shared the gradients out and made its step already; its norm tells.
         norm = super()._clip_grad_norm(model)
         check_norm(norm, self.state.global_step)
@@ -174,11 +224,11 @@ class PackedTrainer(Trainer):
         step = self.state.global_step
         tokens, trained_tokens, epoch = self.schedule.done(step)
         window, self._window = self._window, Window()
-        seconds = max(time.perf_counter() - window.started, 1e-9)
+        seconds = self.clock.lap()
         tokens_before, trained_before, _ = self.schedule.done(self._logged_step)
         values = {
             "epoch": epoch,
-            **window.total().means(),
+            **window.means(),
             **self.extra_metrics(),
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
@@ -187,8 +237,8 @@ class PackedTrainer(Trainer):
             "trained_tokens": trained_tokens,
             "tokens_per_second": (tokens - tokens_before) / seconds,
             "trained_tokens_per_second": (trained_tokens - trained_before) / seconds,
-            "seconds": self.recorder.seconds_before + self.training_seconds,
-            "step_seconds": self.total_step_seconds,
+            "seconds": self.clock.total_seconds,
+            "step_seconds": self.clock.total_step_seconds,
         }
         self._logged_step = step
         self.recorder.record(step, values)
@@ -196,7 +246,7 @@ class PackedTrainer(Trainer):
         self._say_progress(step, values)
 
     def _say_progress(self, step: int, values: dict[str, float]) -> None:
-        per_step = self.training_seconds / max(step - self.first_step, 1)
+        per_step = self.clock.seconds / max(step - self._first_step, 1)
         left = per_step * (self.state.max_steps - step)
         say(
             f"step {step}/{self.state.max_steps}  epoch {values['epoch']:.2f}  "
@@ -210,43 +260,18 @@ class PackedTrainer(Trainer):
         """Loss of every log line of the stage, those before a resume included."""
         return [line["loss"] for line in self.state.log_history]
 
-    def start_clock(self) -> None:
+    def _start(self) -> None:
         """Measure time and speed from here."""
-        self._start_time = time.perf_counter()
-        self.first_step = self._logged_step = self.state.global_step
+        self.clock.start()
+        self._first_step = self._logged_step = self.state.global_step
         self._window = Window()
-        self._pause_seconds = 0.0
-
-    @property
-    def training_seconds(self) -> float:
-        """Time since this process began its first step, all included."""
-        return time.perf_counter() - self._start_time
-
-    @property
-    def step_seconds(self) -> float:
-        """Of these, the time for steps: without validation and checkpoints."""
-        return self.training_seconds - self._pause_seconds
-
-    @property
-    def total_step_seconds(self) -> float:
-        """``step_seconds`` of the whole stage, interrupted attempts included."""
-        return self.recorder.step_seconds_before + self.step_seconds
-
-    @contextlib.contextmanager
-    def _pause_clock(self) -> Iterator[None]:
-        """Leave what is done inside the block out of the speed of training."""
-        started = time.perf_counter()
-        yield
-        pause = time.perf_counter() - started
-        self._pause_seconds += pause
-        self._window.started += pause
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the validation loss and every other metric, per unit of weight."""
         step = self.state.global_step
         if self._validated[0] == step:  # transformers asks once more when the last step is done
             return self._validated[1]
-        with self._pause_clock():
+        with self.clock.pause():
             values = self._score_validation()
         self.recorder.record(step, values)
         means = {name.removeprefix("validation_"): value for name, value in values.items()}
@@ -258,14 +283,14 @@ class PackedTrainer(Trainer):
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
         model.eval()
         window = Window()
-        dataset = RankBatches(self.eval_dataset, self.args.process_index, self.args.world_size)
+        steps = StepBatches(self.eval_dataset, 1, self.args.process_index, self.args.world_size)
         with torch.no_grad(), self.accelerator.autocast():
-            for index in range(len(dataset)):
-                batch = self._prepare_inputs(dataset[index])
+            for number in range(len(steps)):
+                batch = self._prepare_inputs(steps[number]["batches"][0])
                 one = torch.ones((), device=batch["input_ids"].device)
                 result = self.objective.measure(model, batch, one)
                 window.add(result, weightless="weightless" in batch)
-        means = window.total().means()
+        means = window.means()
         if isinstance(self.objective, LanguageObjective):
             means["perplexity"] = math.exp(min(means["loss"], 700.0))
         return {f"validation_{name}": value for name, value in means.items()}
@@ -277,7 +302,7 @@ class PackedTrainer(Trainer):
             return
         details = {"world_size": self.args.world_size, "strategy": self.strategy}
         publish = write_checkpoint(self.checkpoints, step, details)
-        with self._pause_clock(), shared_folder(publish) as folder:
+        with self.clock.pause(), shared_folder(publish) as folder:
             self.write_model(folder)
             with _save_errors(self.checkpoints):
                 self._save_optimizer_and_scheduler(str(folder))

@@ -1,12 +1,14 @@
-"""What is watched while a run trains: sums of metrics between two log lines, and when to stop."""
+"""What is watched while a run trains: time, sums of metrics between log lines, when to stop."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from transformers import TrainerCallback
 
 from posttrain.training.interrupt import StopRequest
@@ -17,29 +19,68 @@ _WEIGHT = "(weight)"
 
 
 @dataclass
-class Window:
-    """Sums over the batches since the last log line."""
+class Clock:
+    """Time of this process since its first step, and of the interrupted attempts before it."""
 
-    started: float = field(default_factory=time.perf_counter)
-    weight: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
+    seconds_before: float
+    """All of the attempts' time that is kept."""
+    step_seconds_before: float
+    """The same without validation and checkpoints."""
+    _started: float = field(default_factory=time.perf_counter)
+    _paused: float = 0.0
+    _lapped: float = 0.0
+
+    def start(self) -> None:
+        """Measure from here."""
+        self._started, self._paused, self._lapped = time.perf_counter(), 0.0, 0.0
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave what is done inside the block out of the time for steps."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - started
+
+    @property
+    def seconds(self) -> float:
+        """Since the first step of this process, all included."""
+        return time.perf_counter() - self._started
+
+    @property
+    def total_seconds(self) -> float:
+        """Of the whole stage, all included."""
+        return self.seconds_before + self.seconds
+
+    @property
+    def total_step_seconds(self) -> float:
+        """Of the whole stage, without validation and checkpoints."""
+        return self.step_seconds_before + self.seconds - self._paused
+
+    def lap(self) -> float:
+        """Seconds for steps since the last call, or the start; above 0."""
+        before, self._lapped = self._lapped, self.seconds - self._paused
+        return max(self._lapped - before, 1e-9)
+
+
+@dataclass
+class Window:
+    """Sums over the batches since the last log line; on the device, so that nothing waits."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, result: BatchResult, *, weightless: bool = False) -> None:
         """Take in a batch; of one without weight only the names, which all processes must share."""
         share = 0.0 if weightless else 1.0
-        self.weight += share * float(result.weight)
-        for name, total in result.sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + share * float(total)
-
-    def total(self) -> Window:
-        """Add up the windows of all processes."""
-        sums = sum_over_processes({**self.sums, _WEIGHT: self.weight})
-        weight = sums.pop(_WEIGHT)
-        return Window(self.started, weight, sums)
+        for name, total in {**result.sums, _WEIGHT: result.weight}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + share * total.detach().double()
 
     def means(self) -> dict[str, float]:
-        """Mean of every metric per unit of weight."""
-        return {name: total / max(self.weight, 1e-9) for name, total in self.sums.items()}
+        """Mean of every metric per unit of weight, over all processes."""
+        sums = sum_over_processes({name: float(total) for name, total in self.sums.items()})
+        weight = sums.pop(_WEIGHT, 0.0)
+        return {name: total / max(weight, 1e-9) for name, total in sums.items()}
 
 
 # Metrics worth a place on the terminal line, of whichever method has them.

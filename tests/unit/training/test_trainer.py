@@ -24,6 +24,7 @@ from posttrain.training.arguments import build_arguments
 from posttrain.training.batches import PlannedBatches, build_schedule
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import LanguageObjective
+from posttrain.training.processes import StepBatches
 from posttrain.training.trainer import PackedTrainer
 
 LENGTHS = [11, 4, 16, 7, 13, 5, 9, 14]
@@ -114,7 +115,9 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
                 model=model,
                 args=arguments,
                 objective=LanguageObjective(),
-                dataset=PlannedBatches(store, schedule.batches),
+                dataset=StepBatches(
+                    PlannedBatches(store, schedule.batches), stage.accumulate, 0, 1
+                ),
                 schedule=schedule,
                 validation=validation,
                 checkpoints=folder / "checkpoints",
