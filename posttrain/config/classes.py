@@ -53,14 +53,23 @@ def models_at(
 
 def read_shorthand(value: Any, models: Sequence[type[BaseModel]]) -> dict[str, Any] | None:
     """Return the keys that a value stands for; None where it is no shorthand of any class."""
+    return _read_shorthand(value, models)[0]
+
+
+def _read_shorthand(
+    value: Any, models: Sequence[type[BaseModel]]
+) -> tuple[dict[str, Any] | None, bool]:
+    """What a value stands for, and whether it is a shorthand at all, be it a wrong one."""
+    wrong = False
     for model in models:
         try:
             whole = model.read_shorthand(value) if issubclass(model, Config) else None
         except ValueError:  # told, with its place, when the settings are checked
+            wrong = True
             continue
         if whole is not None:
-            return whole
-    return None
+            return whole, True
+    return None, wrong
 
 
 def expand_shorthands(value: Any, models: Sequence[type[BaseModel]]) -> Any:
@@ -70,8 +79,9 @@ def expand_shorthands(value: Any, models: Sequence[type[BaseModel]]) -> Any:
         value: Nested plain values.
         models: Classes that may describe them.
     """
-    if (whole := read_shorthand(value, models)) is not None:
-        return whole
+    whole, is_shorthand = _read_shorthand(value, models)
+    if is_shorthand:
+        return value if whole is None else whole
     if isinstance(value, list):
         return [expand_shorthands(item, models) for item in value]
     if isinstance(value, dict):

@@ -274,7 +274,7 @@ def _set_value(
             models = models_at(models, values, name)
             whole = read_shorthand(value, models) if last else None
             if whole is not None and isinstance(values.get(name), dict):
-                values[name] |= whole
+                values[name] = _overlay(values[name], whole)
             elif last:
                 values[name] = expand_shorthands(value, models)
             elif values.get(name) is None:
@@ -284,6 +284,13 @@ def _set_value(
                 raise ConfigError(f"{place}: `{held}` is one value and has no keys below it")
             values = values[name]
     return tuple(key)
+
+
+def _overlay(low: Any, high: Any) -> Any:
+    """Lay plain values over others: mappings key by key, anything else replaced."""
+    if not (isinstance(low, dict) and isinstance(high, dict)):
+        return high
+    return low | {name: _overlay(low.get(name), value) for name, value in high.items()}
 
 
 def _find_item(items: list[Any], name: str, place: str) -> int:

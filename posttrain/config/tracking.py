@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import difflib
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from posttrain.config.base import Config
 
-_SECRETS = ("api_key", "key", "token", "password")
+_SECRETS = ("api_key", "key", "token", "password", "username")
 
 
 class _Tracker(Config):
     """What the services share: no key of theirs may stand in a recipe, which gets shared."""
+
+    variable: ClassVar[str]  # of the environment, where the key is looked for
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_secrets(cls, values: Any) -> Any:
         written = values if isinstance(values, dict) else {}
         if found := next((name for name in _SECRETS if name in written), None):
-            service = cls.__name__.removesuffix("Config").upper()
             raise ValueError(
                 f"`{found}` does not belong into a recipe; delete it and set the environment "
-                f"variable {service}_API_KEY"
+                f"variable {cls.variable}"
             )
         return values
 
 
 class WandbConfig(_Tracker):
     """Weights & Biases; the key comes from `$WANDB_API_KEY`."""
+
+    variable: ClassVar[str] = "WANDB_API_KEY"
 
     project: Annotated[str, Field(min_length=1, max_length=128)] = "posttrain"
     """Project that the runs appear in."""
@@ -41,6 +46,8 @@ class WandbConfig(_Tracker):
 class SwanlabConfig(_Tracker):
     """SwanLab; the key comes from `$SWANLAB_API_KEY`."""
 
+    variable: ClassVar[str] = "SWANLAB_API_KEY"
+
     project: Annotated[str, Field(min_length=1, max_length=100)] = "posttrain"
     """Project that the runs appear in."""
     workspace: str | None = None
@@ -50,8 +57,43 @@ class SwanlabConfig(_Tracker):
     `swanlab watch` shows on this machine."""
 
 
+class MlflowConfig(_Tracker):
+    """MLflow; a server's token or user comes from `$MLFLOW_TRACKING_TOKEN` and its like."""
+
+    variable: ClassVar[str] = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and _PASSWORD"
+
+    experiment: Annotated[str, Field(min_length=1, max_length=256)] = "posttrain"
+    """Experiment that the runs appear in."""
+    uri: str | None = None
+    """A server (`http://localhost:5000`) or a SQLite file (`sqlite:////data/mlflow.db`); where
+    absent `$MLFLOW_TRACKING_URI`, or else `mlflow.db` in the stage's folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_secret_in_uri(cls, values: Any) -> Any:
+        # Of the whole: a message about the key itself would repeat its value.
+        uri = values.get("uri") if isinstance(values, dict) else None
+        parts = urlsplit(uri if isinstance(uri, str) else "")
+        if parts.password or parts.username:
+            raise ValueError(f"`uri` holds a secret; take it out and set {cls.variable}")
+        return values
+
+    @field_validator("uri")
+    @classmethod
+    def _refuse_files(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).scheme in ("", "file"):
+            raise ValueError(
+                "MLflow no longer writes folders of files; give a SQLite file, such as "
+                "sqlite:////data/mlflow.db, or a server"
+            )
+        return uri
+
+
 class TrackingConfig(Config):
-    """Who is told of the metrics; `metrics.jsonl` is always written."""
+    """Who is told of the metrics; `metrics.jsonl` is always written.
+
+    A list of names, `[tensorboard, swanlab]`, takes these and no others, with their defaults.
+    """
 
     tensorboard: bool = True
     """Write TensorBoard's event files into the stage's folder."""
@@ -59,3 +101,21 @@ class TrackingConfig(Config):
     """Weights & Biases; `{}` takes its defaults."""
     swanlab: SwanlabConfig | None = None
     """SwanLab; `{}` takes its defaults."""
+    mlflow: MlflowConfig | None = None
+    """MLflow; `{}` takes its defaults."""
+
+    @classmethod
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Read `[tensorboard, swanlab]`, `swanlab`, or `none`."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)):
+            return None
+        known = list(cls.model_fields)
+        chosen = [name for name in names if name != "none"]
+        for name in chosen:
+            if name not in known:
+                near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known)}"
+                raise ValueError(f"no tracker is called `{name}`; {hint}")
+        services = {name: {} if name in chosen else None for name in known if name != "tensorboard"}
+        return {"tensorboard": "tensorboard" in chosen, **services}

@@ -49,7 +49,7 @@ def add_lora(model: Any, config: LoraConfig, task: str | None = "CAUSAL_LM") -> 
         with quiet_peft():
             return peft.get_peft_model(model, settings)
     except ValueError as error:
-        names = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)})
+        names = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if is_linear(m)})
         raise ConfigError(
             f"lora.targets: {error}".splitlines()[0],
             hint=f"linear modules of this model: {', '.join(names)}",
@@ -71,7 +71,8 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def _is_linear(module: Any) -> bool:
+def is_linear(module: Any) -> bool:
+    """Whether a module multiplies by one matrix: a linear layer, or GPT-2's own kind of it."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -98,7 +99,7 @@ def count_lora_parameters(model: Any, config: LoraConfig) -> int:
     total = score.weight.numel() if score is not None else 0
     for name, module in model.named_modules():
         if config.targets == "all-linear":
-            wanted = _is_linear(module) and module is not head
+            wanted = is_linear(module) and module is not head
         else:
             wanted = _is_named(name, config.targets)
         if wanted:

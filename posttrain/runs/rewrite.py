@@ -270,14 +270,14 @@ class StageRewriter:
 
     def _set_tracking(self, key: str, value: Any) -> None:
         for name in value if isinstance(value, list) else [value]:
-            if name in ("wandb", "swanlab"):
+            if name in ("wandb", "swanlab", "mlflow"):
                 self._set(
                     key, f"tracking.{name}", {}, f"was {key}; offline, until mode says otherwise"
                 )
             elif name == "tensorboard":
                 self._set(key, "tracking.tensorboard", True)
             elif str(name) not in ("none", "console", "False", ""):
-                self._drop(key, f"{name} is no tracker here: tensorboard, wandb, swanlab")
+                self._drop(key, f"{name} is no tracker here: tensorboard, wandb, swanlab, mlflow")
 
     def _set_output(self, key: str, value: Any) -> None:
         self._set(key, "output", self._relative(str(Path(value).parent)), f"was {key}: {value}")

@@ -15,6 +15,7 @@ from posttrain.logs import say
 from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
 from posttrain.training.arguments import build_arguments
+from posttrain.training.gauges import Gauges
 from posttrain.training.guards import WeightWatch, check_trainable
 from posttrain.training.interrupt import catch_stop_signals
 from posttrain.training.objective import Objective
@@ -100,6 +101,7 @@ def fit(
             stop=stop,
             tokenizer=tokenizer,
             strategy=_describe_strategy(job),
+            gauges=Gauges(model, job.compute),
         )
         trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
     if stop or trainer.state.global_step < steps:

@@ -27,6 +27,7 @@ from posttrain.errors import CheckpointError, NonFiniteError, PosttrainError
 from posttrain.logs import format_duration, say
 from posttrain.tracking import MetricsRecorder
 from posttrain.training.batches import take_only
+from posttrain.training.gauges import Gauges
 from posttrain.training.guards import check_gradients, check_norm
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import BatchResult, LanguageObjective, Objective
@@ -50,6 +51,7 @@ class PackedTrainer(Trainer):
         stop: Asked after every step.
         tokenizer: Saved with every checkpoint.
         strategy: How processes share the work; part of what a checkpoint is.
+        gauges: Measure how well the device is used; nothing does where absent.
     """
 
     watched = "loss"
@@ -74,6 +76,7 @@ class PackedTrainer(Trainer):
         stop: StopRequest,
         tokenizer: Any,
         strategy: str = "ddp",
+        gauges: Gauges | None = None,
     ) -> None:
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
@@ -96,6 +99,7 @@ class PackedTrainer(Trainer):
         self.schedule = schedule
         self.recorder = recorder
         self.strategy = strategy
+        self.gauges = gauges
         self.checkpoints = checkpoints
         self.keep_last = keep_last
         self.clock = Clock(recorder.seconds_before, recorder.step_seconds_before)
@@ -137,6 +141,8 @@ class PackedTrainer(Trainer):
             self._refuse(batches, losses)
         for result, weightless in self._results:
             self._window.add(result, weightless=weightless)
+        if self.gauges:
+            self.gauges.count(batches)
         return losses.sum()
 
     def _total_weight(self, batches: list[dict[str, Any]]) -> Tensor:
@@ -230,6 +236,8 @@ class PackedTrainer(Trainer):
             "epoch": epoch,
             **window.means(),
             **self.extra_metrics(),
+            **self._perplexity(logs["loss"]),
+            **(self.gauges.read(seconds) if self.gauges else {}),
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm", 0.0),
@@ -291,9 +299,14 @@ class PackedTrainer(Trainer):
                 result = self.objective.measure(model, batch, one)
                 window.add(result, weightless="weightless" in batch)
         means = window.means()
-        if isinstance(self.objective, LanguageObjective):
-            means["perplexity"] = math.exp(min(means["loss"], 700.0))
+        means |= self._perplexity(means["loss"]) if "loss" in means else {}
         return {f"validation_{name}": value for name, value in means.items()}
+
+    def _perplexity(self, loss: float) -> dict[str, float]:
+        """Of methods whose loss is a mean negative log-likelihood per token."""
+        if not isinstance(self.objective, LanguageObjective):
+            return {}
+        return {"perplexity": math.exp(min(loss, 700.0))}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write weights, optimizer, schedule, random state and trainer state, all or nothing."""
