@@ -117,5 +117,5 @@ class TrackingConfig(Config):
                 near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
                 hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known)}"
                 raise ValueError(f"no tracker is called `{name}`; {hint}")
-        services = {name: {} if name in chosen else None for name in known if name != "tensorboard"}
-        return {"tensorboard": "tensorboard" in chosen, **services}
+        switches: dict[str, Any] = {name: {} if name in chosen else None for name in known}
+        return switches | {"tensorboard": "tensorboard" in chosen}

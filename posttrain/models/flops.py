@@ -112,7 +112,9 @@ def count_pairs(table: SegmentTable, window: int | None = None) -> int:
     """
     lengths_S = np.array(table.lengths, dtype=np.int64)
     if table.causal:
-        before_S = [sum(table.lengths[a] for a in table.ancestors(s)) for s in range(len(lengths_S))]
+        before_S = [
+            sum(table.lengths[a] for a in table.ancestors(s)) for s in range(len(lengths_S))
+        ]
         return int((lengths_S * (lengths_S + 1) // 2 + lengths_S * before_S).sum())
     reach_S = lengths_S if window is None else np.minimum(lengths_S, window)
     # All pairs less the two corners of the square that are out of reach.

@@ -29,9 +29,7 @@ class MetricsRecorder:
         trackers: Who else is told; they are closed with the recorder.
     """
 
-    def __init__(
-        self, folder: Path, from_step: int = 0, trackers: Sequence[Tracker] = ()
-    ) -> None:
+    def __init__(self, folder: Path, from_step: int = 0, trackers: Sequence[Tracker] = ()) -> None:
         self._path = folder / "metrics.jsonl"
         self._trackers = trackers
         self.seconds_before = 0.0

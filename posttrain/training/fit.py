@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posttrain.checkpoints import MANIFEST, FoundCheckpoint, find_checkpoint, write_manifest
+from posttrain.devices import find_peak
 from posttrain.errors import CheckpointError, InterruptedRunError
 from posttrain.files import digest_file, load_json, load_jsonl, publish_folder
 from posttrain.logs import say
@@ -101,7 +102,7 @@ def fit(
             stop=stop,
             tokenizer=tokenizer,
             strategy=_describe_strategy(job),
-            gauges=Gauges(model, job.compute),
+            gauges=Gauges(model, find_peak(job.compute)),
         )
         trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
     if stop or trainer.state.global_step < steps:

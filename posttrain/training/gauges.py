@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from posttrain.devices import find_peak, read_load
+from posttrain.devices import Peak, read_load
 from posttrain.logs import say
 from posttrain.models.flops import count_flops
-from posttrain.runtime import Compute, world_size
+from posttrain.runtime import world_size
 from posttrain.training.processes import sum_over_processes
 
 
@@ -17,14 +17,14 @@ class Gauges:
 
     Args:
         model: As it will be trained.
-        compute: What it is trained on.
+        peak: What one device can do at most.
     """
 
-    def __init__(self, model: Any, compute: Compute) -> None:
+    def __init__(self, model: Any, peak: Peak) -> None:
         self._model_flops = count_flops(model)
-        self._peak = find_peak(compute)
+        self._peak = peak
         self._done = 0.0
-        say(f"peak: {self._peak.flops / 1e12:,.3g} TFLOP/s ({self._peak.source})")
+        say(f"peak: {peak.flops / 1e12:,.3g} TFLOP/s ({peak.source})")
 
     def count(self, batches: Iterable[dict[str, Any]]) -> None:
         """Take in batches that went forward and backward; one without weight is not useful."""

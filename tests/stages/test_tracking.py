@@ -1,6 +1,7 @@
 """`tracking:` of a recipe, through the command line."""
 
 import json
+import math
 import os
 import subprocess
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.stages.conftest import command, environment
 from tests.stages.test_mistakes import complain
-from tests.unit.test_trackers import read_wandb
+from tests.trackers import READERS, find_wandb_runs
 
 RECIPE = """\
 name: tracked
@@ -45,7 +46,7 @@ def test_a_run_is_in_wandbs_own_file(tmp_path, cache_dir):
     assert "warning" not in result.stderr
     stage = tmp_path / "runs/tracked/sft"
     written = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
-    (found,) = read_wandb(stage)
+    (found,) = find_wandb_runs(stage)
     assert found["name"] == "tracked/sft"
     assert sorted(found["lines"]) == sorted({row["step"] for row in written})
     for row in written:
@@ -55,6 +56,28 @@ def test_a_run_is_in_wandbs_own_file(tmp_path, cache_dir):
     assert {"loss", "learning_rate", "grad_norm", "tokens_per_second"} < set(last)
     assert last["validation_perplexity"] > 1
     assert not (stage / "tensorboard").exists()
+
+
+def test_every_tracker_named_in_a_list_holds_the_run(tmp_path, cache_dir):
+    names = list(READERS)
+    for name in names:
+        pytest.importorskip(name)
+    result = run(tmp_path, cache_dir, f"tracking={names}", MLFLOW_TRACKING_URI="")
+    assert result.returncode == 0, result.stderr
+    assert "warning" not in result.stderr
+    stage = tmp_path / "runs/tracked/sft"
+    written = {}
+    for line in (stage / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        written.setdefault(row.pop("step"), {}).update(row)
+    assert sorted(written) == [2, 4]
+    for name, read in READERS.items():
+        found = read(stage)
+        for step, values in written.items():
+            assert found[step] == pytest.approx(values, rel=1e-6), name
+    assert written[4]["perplexity"] == pytest.approx(math.exp(written[4]["loss"]))
+    assert 0 < written[4]["mfu"] < 1
+    assert 50 * 2**20 < written[4]["memory_bytes"] < 24 * 2**30
 
 
 def test_a_missing_package_is_found_before_anything_runs(tmp_path, cache_dir):

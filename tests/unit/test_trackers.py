@@ -1,8 +1,8 @@
 """Services that are told of the metrics: their own files are read back, and none may stop a run."""
 
 import json
+import os
 import socket
-import struct
 import threading
 import time
 
@@ -10,51 +10,11 @@ import pytest
 
 from posttrain.config.tracking import TrackingConfig
 from posttrain.errors import ConfigError, MissingExtraError
-from posttrain.tracking import BackgroundTracker, check_trackers, open_recorder
+from posttrain.tracking import check_trackers, open_recorder
+from posttrain.tracking.background import BackgroundTracker
+from tests.trackers import READERS, find_mlflow_runs, find_wandb_runs
 
-SETTINGS = {"learning_rate": 1e-3}
-
-
-def read_log(path):
-    """Records of a LevelDB log, which both services write (wandb: magic ``:W&B``)."""
-    data, place, whole, part = path.read_bytes(), 7, [], b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
-        part += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):
-            whole.append(part)
-            part = b""
-    return whole
-
-
-def read_wandb(folder):
-    """Every run found: its id, name, and values by step."""
-    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-    runs = []
-    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        found = {"id": None, "name": None, "lines": {}}
-        deadline = time.time() + 20
-        records = []
-        # wandb's own process writes the end of its file a moment after finish() has returned.
-        while not any(r.WhichOneof("record_type") == "exit" for r in records):
-            assert time.time() < deadline, f"{path}: never ended"
-            time.sleep(0.05)
-            records = [pb.Record.FromString(data) for data in read_log(path)]
-        for record in records:
-            if record.WhichOneof("record_type") == "run":
-                found |= {"id": record.run.run_id, "name": record.run.display_name}
-            if record.WhichOneof("record_type") == "history":
-                values = {
-                    item.key or item.nested_key[0]: json.loads(item.value_json)
-                    for item in record.history.item
-                }
-                found["lines"][record.history.step.num] = values
-        runs.append(found)
-    return sorted(runs, key=lambda run: min(run["lines"], default=0))
+SETTINGS = {"learning_rate": 1e-3, "data": {"join": True}}
 
 
 def record(folder, tracking, steps, from_step=0):
@@ -67,22 +27,40 @@ def record(folder, tracking, steps, from_step=0):
             recorder.record(step, {"loss": 1.0 / step, "learning_rate": 1e-3})
 
 
-def test_wandb_offline_holds_the_same_numbers(tmp_path):
-    pytest.importorskip("wandb")
-    record(tmp_path, {"wandb": {"project": "own"}}, [1, 2, 3])
-    (run,) = read_wandb(tmp_path)
-    assert run["name"] == "small/sft"
-    assert {step: line["loss"] for step, line in run["lines"].items()} == {1: 1.0, 2: 0.5, 3: 1 / 3}
-    assert run["lines"][2]["learning_rate"] == 1e-3
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
+def read_metrics(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row.pop("step"): row for row in rows}
 
 
-def test_a_resumed_stage_goes_on_with_the_same_wandb_run(tmp_path):
+@pytest.mark.parametrize("service", READERS)
+def test_a_service_holds_the_numbers_of_metrics_jsonl(tmp_path, service, capfd):
+    record(tmp_path, [service], [1, 2, 3])
+    assert read_metrics(tmp_path)[3] == {"loss": 1 / 3, "learning_rate": 1e-3}
+    found = READERS[service](tmp_path)
+    for step, values in read_metrics(tmp_path).items():
+        # TensorBoard keeps 32 bits.
+        assert found.pop(step) == pytest.approx(values, rel=1e-7 if service == "tensorboard" else 0)
+    assert found == {}
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("service", READERS)
+def test_a_resumed_stage_goes_on_with_the_same_lines(tmp_path, service):
+    record(tmp_path, [service], [1, 2, 3])
+    time.sleep(1.1)  # wandb and SwanLab name their folders by the second
+    record(tmp_path, [service], [4, 5], from_step=3)
+    found = READERS[service](tmp_path)
+    assert sorted(found) == [1, 2, 3, 4, 5]
+    assert found[5]["loss"] == pytest.approx(0.2)
+
+
+def test_wandb_knows_name_project_and_that_a_resumed_run_is_the_same(tmp_path):
     pytest.importorskip("wandb")
-    record(tmp_path, {"wandb": {}}, [1, 2])
-    time.sleep(1.1)  # wandb names its folders by the second
-    record(tmp_path, {"wandb": {}}, [3, 4], from_step=2)
-    first, second = read_wandb(tmp_path)
+    record(tmp_path, {"wandb": {"project": "own"}}, [1, 2])
+    time.sleep(1.1)
+    record(tmp_path, {"wandb": {"project": "own"}}, [3, 4], from_step=2)
+    first, second = find_wandb_runs(tmp_path)
+    assert first["name"] == "small/sft"
     assert (
         first["id"] == second["id"] == json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     )
@@ -90,13 +68,47 @@ def test_a_resumed_stage_goes_on_with_the_same_wandb_run(tmp_path):
     assert sorted(second["lines"]) == [3, 4]
 
 
-def read_swanlab(folder):
-    """Loss by step of the newest run's log."""
-    values = {}
-    for path in sorted(folder.glob("swanlab/run-*/run-*.swanlab")):
-        for data in read_log(path):
-            values[path] = values.get(path, b"") + data
-    return values
+def test_mlflow_keeps_one_run_with_its_settings_for_all_attempts(tmp_path):
+    pytest.importorskip("mlflow")
+    record(tmp_path, {"mlflow": {"experiment": "own"}}, [1, 2])
+    record(tmp_path, {"mlflow": {"experiment": "own"}}, [3], from_step=2)
+    _, (run,) = find_mlflow_runs(tmp_path / "mlflow.db", "own")
+    assert run.info.run_name == "small/sft"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"learning_rate": "0.001", "data.join": "True"}
+    tags = {name: value for name, value in run.data.tags.items() if name != "mlflow.runName"}
+    assert tags == {
+        "posttrain.run": json.loads((tmp_path / "trackers.json").read_text())["mlflow"],
+        "mlflow.user": "posttrain",
+    }
+
+
+def test_mlflow_runs_share_a_file_where_asked_to(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    shared = tmp_path / "all.db"
+    record(tmp_path / "a", {"mlflow": {"uri": f"sqlite:///{shared}"}}, [1])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared}")
+    record(tmp_path / "b", {"mlflow": {}}, [1, 2])
+    _, runs = find_mlflow_runs(shared)
+    assert len(runs) == 2
+    assert not list(tmp_path.glob("*/mlflow.db"))
+
+
+def test_mlflow_sends_no_usage_figures():
+    pytest.importorskip("mlflow")
+    check_trackers(TrackingConfig.model_validate(["mlflow"]))
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+@pytest.mark.parametrize("service", ["wandb", "mlflow"])
+def test_a_run_that_fails_is_shown_as_failed(tmp_path, service):
+    pytest.importorskip(service)
+    with pytest.raises(ZeroDivisionError):
+        record(tmp_path, [service], [1, 0])
+    if service == "wandb":
+        assert find_wandb_runs(tmp_path)[0]["exit"] == 1
+    else:
+        assert find_mlflow_runs(tmp_path / "mlflow.db")[1][0].info.status == "FAILED"
 
 
 def test_swanlab_local_holds_the_same_numbers(tmp_path, capfd):
@@ -108,17 +120,6 @@ def test_swanlab_local_holds_the_same_numbers(tmp_path, capfd):
         for row in map(json.loads, path.read_text().splitlines()):
             rows.setdefault(row["index"], set()).add(row["data"])
     assert rows == {1: {1.0, 1e-3}, 2: {0.5, 1e-3}, 3: {1 / 3, 1e-3}}
-    assert capfd.readouterr().out == ""
-
-
-def test_swanlab_offline_holds_the_numbers_under_its_run_id(tmp_path, capfd):
-    pytest.importorskip("swanlab")
-    record(tmp_path, {"swanlab": {}}, [1, 2, 3])
-    ((path, data),) = read_swanlab(tmp_path).items()
-    assert json.loads((tmp_path / "trackers.json").read_text())["swanlab"] in path.name
-    assert struct.pack("<d", 1 / 3) in data
-    assert struct.pack("<d", 0.5) in data
-    assert b"learning_rate" in data
     assert capfd.readouterr().out == ""
 
 
@@ -142,7 +143,7 @@ class Service:
             raise ValueError("out of service\nsecond line")
         self.lines.append((step, values))
 
-    def finish(self):
+    def finish(self, *, failed):
         pass
 
 
@@ -197,8 +198,8 @@ def test_an_online_service_that_cannot_be_reached_does_not_stop_a_run(
         port = free.getsockname()[1]
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr("posttrain.tracking._START_SECONDS", 2)
-    monkeypatch.setattr("posttrain.tracking._FINISH_SECONDS", 2)
+    monkeypatch.setattr("posttrain.tracking.background.START_SECONDS", 2)
+    monkeypatch.setattr("posttrain.tracking.background.FINISH_SECONDS", 2)
     started = time.perf_counter()
     record(tmp_path, {"wandb": {"mode": "online"}}, [1, 2])
     assert time.perf_counter() - started < 60
@@ -222,14 +223,24 @@ def test_an_online_service_without_a_key_is_found_before_training(
         check_trackers(config)
 
 
-def test_a_missing_package_names_its_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'posttrain\[wandb\]'"):
-        check_trackers(TrackingConfig.model_validate({"wandb": {}}))
+@pytest.mark.parametrize(
+    ("module", "service"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("sqlalchemy", "mlflow")]
+)
+def test_a_missing_package_names_its_extra(monkeypatch, module, service):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'posttrain\[{service}\]'"):
+        check_trackers(TrackingConfig.model_validate([service]))
 
 
-@pytest.mark.parametrize("service", ["wandb", "swanlab"])
-def test_a_key_in_a_recipe_is_refused_and_not_repeated(service):
-    with pytest.raises(ValueError, match=f"{service.upper()}_API_KEY") as caught:
+@pytest.mark.parametrize(
+    ("service", "variable"),
+    [
+        ("wandb", "WANDB_API_KEY"),
+        ("swanlab", "SWANLAB_API_KEY"),
+        ("mlflow", "MLFLOW_TRACKING_TOKEN"),
+    ],
+)
+def test_a_key_in_a_recipe_is_refused_and_not_repeated(service, variable):
+    with pytest.raises(ValueError, match=variable) as caught:
         TrackingConfig.model_validate({service: {"api_key": "s3cret"}})
     assert "s3cret" not in str(caught.value.errors()[0]["msg"])

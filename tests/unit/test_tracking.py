@@ -2,9 +2,10 @@ import json
 import math
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from posttrain.tracking import MetricsRecorder
+from posttrain.config.tracking import TrackingConfig
+from posttrain.tracking import MetricsRecorder, open_recorder
+from tests.trackers import read_tensorboard
 
 
 def read_lines(folder):
@@ -12,13 +13,12 @@ def read_lines(folder):
 
 
 def read_board(folder, name):
-    board = EventAccumulator(str(folder / "tensorboard"))
-    board.Reload()
-    return {event.step: event.value for event in board.Scalars(name)}
+    return {step: values[name] for step, values in read_tensorboard(folder).items()}
 
 
 def record(folder, steps, *, from_step=0, base=0.0):
-    with MetricsRecorder(folder, from_step) as recorder:
+    config = TrackingConfig()
+    with open_recorder(config, folder, from_step=from_step, name="a/b", settings={}) as recorder:
         for step in steps:
             recorder.record(step, {"loss": base + step, "accuracy": step / 10})
 

@@ -76,7 +76,7 @@ def test_a_mistyped_name_is_one_line_with_the_nearest(written, message):
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "/tmp/mlruns"])
 def test_mlflow_into_a_folder_is_refused_with_what_works(uri):
-    with pytest.raises(ConfigError, match="sqlite:////data/mlflow.db, or a server"):
+    with pytest.raises(ConfigError, match=r"sqlite:////data/mlflow\.db, or a server"):
         build({"mlflow": {"uri": uri}})
 
 

@@ -29,6 +29,7 @@ from posttrain.training.reward import train_reward
 from posttrain.training.rounds import Rounds
 
 TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
+TIMES |= {"mfu", "memory_bytes"}
 LORA = {"tuning": "lora", "lora": {"rank": 4}}
 
 

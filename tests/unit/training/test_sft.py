@@ -25,6 +25,7 @@ TUNINGS = {
     "lora": {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.2}},
 }
 TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
+TIMES |= {"mfu", "memory_bytes"}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
