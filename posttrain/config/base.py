@@ -41,6 +41,18 @@ class Config(BaseModel):
         return values
 
 
+class KeyMistakesError(ValueError):
+    """Mistakes in a mapping whose keys are not fields of ours; each is told at its own line.
+
+    Args:
+        messages: Key -> what is wrong with it.
+    """
+
+    def __init__(self, messages: dict[str, str]) -> None:
+        super().__init__("; ".join(f"`{key}`: {text}" for key, text in messages.items()))
+        self.messages = messages
+
+
 class Located(str):
     """A string from a recipe that remembers the folder its relative paths start from."""
 

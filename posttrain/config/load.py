@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from posttrain.config.base import Located
+from posttrain.config.base import KeyMistakesError, Located
 from posttrain.config.classes import (
     expand_shorthands,
     find_tag,
@@ -323,12 +323,24 @@ def _validate(document: _Document, source: str, root: type[_Root]) -> _Root:
     except ValidationError as error:
         # A list whose items failed is also reported as too short; the items' own lines suffice.
         problems = [
-            problem
+            part
             for problem in error.errors()
-            if not (problem["type"] == "too_short" and problem["input"])
+            for part in _take_apart(problem)
+            if not (part["type"] == "too_short" and part["input"])
         ]
         lines = [_describe(problem, document, source, root) for problem in problems]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _take_apart(problem: Any) -> list[Any]:
+    """Make one problem of each key of a mapping that is checked as a whole."""
+    inner = problem.get("ctx", {}).get("error")
+    if not isinstance(inner, KeyMistakesError):
+        return [problem]
+    return [
+        {"type": "value_error", "loc": (*problem["loc"], key), "msg": text}
+        for key, text in inner.messages.items()
+    ]
 
 
 def _describe(problem: Any, document: _Document, source: str, root: type[BaseModel]) -> str:

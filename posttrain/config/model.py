@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from posttrain.config.base import Config, ConfigPath, ModelName, TemplatePath
 
@@ -39,6 +39,9 @@ class LoraConfig(Config):
     """Share of inputs to the update that are dropped."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Modules that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`."""
+    plus_ratio: Annotated[float, Field(ge=1)] = 1.0
+    """Learning rate of the matrices B, which start at 0, as a multiple of that of the matrices A
+    (LoRA+); 1 is plain LoRA, 16 usual with it."""
 
 
 class ComputeConfig(Config):
@@ -47,9 +50,25 @@ class ComputeConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the arithmetic; weights in training stay fp32 either way."""
+    """Number format of the arithmetic. fp16 is not offered: it needs its loss scaled, and where
+    that overflows a step is left out."""
+    weights: Literal["fp32", "bf16"] = "fp32"
+    """Number format of weights that are trained whole, and of their gradients. `bf16` halves both;
+    updates are made in fp32 and rounded at random, so that small ones count on average. The
+    arithmetic is then bf16."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """CPU threads."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> ComputeConfig:
+        if self.weights == "bf16" and self.precision == "fp32":
+            raise ValueError("`weights: bf16` cannot be multiplied with `precision: fp32`")
+        return self
+
+    @property
+    def arithmetic(self) -> str:
+        """``precision``, settled where the format of the weights leaves no choice."""
+        return "bf16" if self.weights == "bf16" else self.precision
 
 
 class ParallelConfig(Config):

@@ -16,7 +16,7 @@ from posttrain.config.items import GenerateItemsStage
 from posttrain.config.model import ComputeConfig, LoraConfig, ModelConfig, ParallelConfig
 from posttrain.config.pairs import PairsStage
 from posttrain.config.tracking import TrackingConfig
-from posttrain.config.train import TRAINING_STAGES, AnyTrainingStage
+from posttrain.config.train import TRAINING_STAGES, AnyTrainingStage, TrainingStage
 from posttrain.config.vocabulary import ExtendTokenizerStage
 
 _Part = TypeVar("_Part", bound=BaseModel)
@@ -63,6 +63,25 @@ class Recipe(Config):
     """Services that are told of the metrics."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Run in order; each takes up where the last one's output is."""
+
+    @model_validator(mode="after")
+    def _check_optimizers(self) -> Recipe:
+        shared = self.parallel.strategy != "ddp" or self.parallel.deepspeed is not None
+        bf16 = self.compute.weights == "bf16"
+        if bf16 and self.tuning != "full":
+            raise ValueError(
+                "`compute.weights: bf16` is of `tuning: full`; beside adapters the frozen weights "
+                "follow `compute.precision`, and adapters are fp32"
+            )
+        if bf16 and shared:
+            raise ValueError("`compute.weights: bf16` works with `parallel.strategy: ddp` alone")
+        for stage in self.stages:
+            if shared and isinstance(stage, TrainingStage) and stage.optimizer != "adamw":
+                raise ValueError(
+                    f"stage `{stage.name}`: `optimizer: {stage.optimizer}` needs whole matrices, "
+                    "and they are shared out; use `parallel.strategy: ddp` or `optimizer: adamw`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_stage_references(self) -> Recipe:

@@ -13,33 +13,19 @@ from posttrain.config.data import (
     PromptDataConfig,
     TextDataConfig,
 )
+from posttrain.config.optimizer import OptimizerConfig, Weight
 from posttrain.config.verl import VerlConfig
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Weight = Annotated[float, Field(ge=0)]
 
 
-class TrainingStage(Config):
+class TrainingStage(OptimizerConfig):
     """What all training stages share."""
 
     start_from: StageName | Literal["base"] | None = None
     """Earlier stage whose model to go on from, or `base`; the latest one where absent."""
     batch_tokens: PositiveInt = 8192
     """Most tokens in one packed batch on one device; nothing is padded."""
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
-    """Highest learning rate; LoRA usually wants ten times that of full tuning."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """Course of the learning rate after the warm-up; cosine and linear end at 0."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the steps over which the learning rate rises."""
-    weight_decay: Weight = 0.0
-    beta1: Beta = 0.9
-    """AdamW: memory of the gradient."""
-    beta2: Beta = 0.999
-    """AdamW: memory of its square."""
-    max_grad_norm: PositiveFloat = 1.0
-    """Longer gradients are scaled down to this."""
     activation_checkpointing: bool = False
     """Compute activations twice and keep fewer of them: less memory, slower."""
     log_every_steps: PositiveInt = 10
@@ -171,6 +157,11 @@ class OnlineStage(TrainingStage):
     save_every_steps: PositiveInt = 50
     """Steps between checkpoints, made up to whole rounds; reward and accuracy on the validation
     prompts are measured at each."""
+
+    @property
+    def all_steps(self) -> int:
+        """Optimizer steps of the whole stage."""
+        return self.rollouts * self.updates_per_rollout * self.passes_per_rollout
 
     @model_validator(mode="after")
     def _check_updates(self) -> OnlineStage:

@@ -124,7 +124,6 @@ def _plan_batches(stage: FixedDataStage, data: PreparedData, schedule: Schedule)
 
 def _plan_rollouts(stage: OnlineStage, data: PreparedData) -> Iterator[str]:
     answers = stage.prompts_per_rollout * stage.completions
-    steps = stage.rollouts * stage.updates_per_rollout * stage.passes_per_rollout
     passes = stage.rollouts * stage.prompts_per_rollout / len(data.train)
     yield (
         f"  rollouts    {stage.rollouts:,} rounds x {stage.prompts_per_rollout:,} prompts x "
@@ -133,7 +132,7 @@ def _plan_rollouts(stage: OnlineStage, data: PreparedData) -> Iterator[str]:
     )
     yield (
         f"  steps       {stage.rollouts:,} rounds x {stage.passes_per_rollout} passes x "
-        f"{stage.updates_per_rollout} updates = {steps:,} optimizer steps"
+        f"{stage.updates_per_rollout} updates = {stage.all_steps:,} optimizer steps"
     )
 
 
@@ -161,6 +160,6 @@ def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int
     if recipe.tuning == "full":
         return total + value_head, total + value_head, 0.0
     added = count_lora_parameters(model, recipe.lora) + value_head
-    bf16 = recipe.compute.precision == "bf16"
+    bf16 = recipe.compute.arithmetic == "bf16"
     frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
     return total + added, added, frozen

@@ -232,7 +232,7 @@ def settle_compute(recipe: Recipe, folder: Path) -> Compute:
     if path.is_file() and (known := load_json(path)).get("wanted") == wanted:
         return Compute(**known["compute"])
     settings = recipe.compute
-    compute = choose_compute(settings.device, settings.precision, settings.threads)
+    compute = choose_compute(settings.device, settings.arithmetic, settings.threads)
     say(
         f"computing on {compute.device} in {compute.precision} with {compute.threads} threads "
         f"({compute.reason})"

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config.train import TrainingStage
+from posttrain.errors import ConfigError
 from posttrain.logs import say
 from posttrain.runtime import Compute
+from posttrain.training.schedules import count_warmup, scheduler_name
 
 
 def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
@@ -39,42 +41,52 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
     """
     from transformers import TrainingArguments
 
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=1,  # an item is a whole optimizer step already
-        optim="adamw_torch_fused",
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type=_SCHEDULES[stage.schedule],
-        warmup_steps=round(stage.warmup * steps),
-        weight_decay=stage.weight_decay,
-        adam_beta1=stage.beta1,
-        adam_beta2=stage.beta2,
-        max_grad_norm=stage.max_grad_norm,
-        use_cpu=compute.device == "cpu",
-        bf16=compute.precision == "bf16",
-        deepspeed=deepspeed,
-        ddp_find_unused_parameters=False,
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,  # an item is a whole optimizer step already
+        # The trainer's own optimizer reads the stage; these are for DeepSpeed's.
+        "learning_rate": stage.learning_rate,
+        "weight_decay": stage.weight_decay,
+        "adam_beta1": stage.beta1,
+        "adam_beta2": stage.beta2,
+        "adam_epsilon": stage.epsilon,
+        "lr_scheduler_type": scheduler_name(stage),
+        "lr_scheduler_kwargs": dict(stage.schedule_options),
+        "warmup_steps": count_warmup(stage, steps),
+        "max_grad_norm": stage.max_grad_norm,
+        "use_cpu": compute.device == "cpu",
+        "bf16": compute.precision == "bf16",
+        "deepspeed": deepspeed,
+        "ddp_find_unused_parameters": False,
         # Nothing here changes buffers, and the sync would be a collective in every forward call.
-        ddp_broadcast_buffers=False,
+        "ddp_broadcast_buffers": False,
         # Ranks meet at every step; only a dead one is this late.
-        ddp_timeout=3600,
-        seed=seed,
-        logging_strategy="steps",
-        logging_steps=stage.log_every_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=save_steps,
-        eval_strategy="steps" if watched else "no",
-        eval_steps=save_steps,
-        metric_for_best_model=watched,
-        greater_is_better=watched != "loss" if watched else None,
-        remove_unused_columns=False,
-        dataloader_pin_memory=compute.device == "cuda",
-        disable_tqdm=True,
-        report_to=[],
-    )
+        "ddp_timeout": 3600,
+        "seed": seed,
+        "logging_strategy": "steps",
+        "logging_steps": stage.log_every_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": save_steps,
+        "eval_strategy": "steps" if watched else "no",
+        "eval_steps": save_steps,
+        "metric_for_best_model": watched,
+        "greater_is_better": watched != "loss" if watched else None,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": compute.device == "cuda",
+        "disable_tqdm": True,
+        "report_to": [],
+    }
+    try:
+        arguments = TrainingArguments(**settings | stage.training_args)
+    except (ValueError, TypeError, ImportError) as error:
+        if not stage.training_args:
+            raise
+        raise ConfigError(
+            f"`training_args: {stage.training_args}`: transformers refuses them: {error}"
+        ) from error
     keep_to_one_device(arguments)
     return arguments
 
@@ -94,6 +106,3 @@ def keep_to_one_device(arguments: Any) -> None:
             f"--nproc_per_node {arguments.n_gpu} -m posttrain train RECIPE"
         )
         arguments._n_gpu = 1
-
-
-_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from posttrain.training.gauges import Gauges
 from posttrain.training.guards import WeightWatch, check_trainable
 from posttrain.training.interrupt import catch_stop_signals
 from posttrain.training.objective import Objective
+from posttrain.training.optimizers import build_optimizer
 from posttrain.training.processes import build_deepspeed, shared_folder
 from posttrain.training.stage import TrainingJob, TrainingSummary
 from posttrain.training.trainer import PackedTrainer
@@ -92,6 +94,7 @@ def fit(
                 watched=trainer_class.watched if course.validation is not None else None,
                 deepspeed=build_deepspeed(job.recipe.parallel),
             ),
+            optimizer=partial(build_optimizer, stage=job.stage, recipe=job.recipe),
             objective=course.objective,
             dataset=course.dataset,
             schedule=course.schedule,

@@ -49,7 +49,7 @@ def weight_format(job: TrainingJob) -> dict[str, Any]:
     """How the weights are held in training: ``dtype`` and ``quantization`` of ``load_model``."""
     tuning = job.recipe.tuning
     return {
-        "dtype": weight_dtype(tuning, job.compute.precision),
+        "dtype": weight_dtype(tuning, job.compute.precision, job.recipe.compute.weights),
         "quantization": Quantization("nf4", job.compute.place) if tuning == "qlora" else None,
     }
 
@@ -118,6 +118,13 @@ def _enable_checkpointing(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def weight_dtype(tuning: str, precision: str) -> str:
-    """Number format of the model's weights: trained ones are fp32, frozen ones need not be."""
-    return "bfloat16" if tuning != "full" and precision == "bf16" else "float32"
+def weight_dtype(tuning: str, precision: str, trained: str) -> str:
+    """Number format of the model's weights.
+
+    Args:
+        tuning: Of the recipe; beside adapters the weights are frozen.
+        precision: Of the arithmetic, which frozen weights follow.
+        trained: ``compute.weights``, for those that are not frozen.
+    """
+    chosen = trained if tuning == "full" else precision
+    return "bfloat16" if chosen == "bf16" else "float32"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
@@ -41,6 +42,7 @@ class PackedTrainer(Trainer):
     Args:
         model: Prepared for packed batches, as by ``models.packed.prepare_packed``.
         args: Of ``training.arguments.build_arguments``.
+        optimizer: Builds the optimizer of a model.
         objective: The training method.
         dataset: The stage's optimizer steps in order; see ``batches_of``.
         schedule: What they add up to, a ``fit.Schedule``.
@@ -66,6 +68,7 @@ class PackedTrainer(Trainer):
         *,
         model: Any,
         args: Any,
+        optimizer: Callable[[Any], Optimizer],
         objective: Objective,
         dataset: Any,
         schedule: Any,
@@ -95,6 +98,7 @@ class PackedTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         # compute_loss divides by the whole step's loss weight; nothing may divide again.
         self.model_accepts_loss_kwargs = True
+        self.build_optimizer = optimizer
         self.objective = objective
         self.schedule = schedule
         self.recorder = recorder
@@ -112,6 +116,12 @@ class PackedTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         """Take the steps in the planned order; the shuffling is in the plan."""
         return DataLoader(self.train_dataset, collate_fn=take_only)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Build the optimizer that the recipe asks for."""
+        if self.optimizer is None:
+            self.optimizer: Any = self.build_optimizer(self.model if model is None else model)
+        return self.optimizer
 
     def batches_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         """Packed batches of an optimizer step, this process's share.

@@ -44,10 +44,7 @@ def check_method(recipe: Recipe, stage: RolloutStage) -> None:
         )
     if recipe.tuning == "lora" and lora.dropout:
         raise ConfigError(f"{name}: verl has no lora.dropout", hint="set lora.dropout=0")
-    if stage.schedule == "linear":
-        raise ConfigError(
-            f"{name}: verl has no linear schedule", hint="set schedule to cosine or constant"
-        )
+    _check_optimizer(stage, lora.plus_ratio, name)
     rewards = stage.rewards
     if (rewards.model or rewards.model_from) and stage.verl.rollout_backend == "trtllm":
         raise ConfigError(
@@ -62,6 +59,27 @@ def check_method(recipe: Recipe, stage: RolloutStage) -> None:
         )
     settings = _batch_settings(stage) | stage.verl.overrides
     count_batches(settings, name)
+
+
+def _check_optimizer(stage: RolloutStage, plus_ratio: float, name: str) -> None:
+    """Refuse what verl's AdamW does not do."""
+    if stage.schedule not in ("cosine", "constant"):
+        raise ConfigError(
+            f"{name}: verl has no {stage.schedule} schedule",
+            hint="set schedule to cosine or constant",
+        )
+    ours = {
+        "optimizer": stage.optimizer != "adamw",
+        "epsilon": stage.epsilon != type(stage).model_fields["epsilon"].default,
+        "schedule_options": bool(stage.schedule_options),
+        "training_args": bool(stage.training_args),
+        "lora.plus_ratio": plus_ratio != 1,
+    }
+    if used := [key for key, changed in ours.items() if changed]:
+        raise ConfigError(
+            f"{name}: {used[0]} is not handed to verl",
+            hint="leave it out, set engine=local, or use verl.overrides",
+        )
 
 
 def build_settings(job: TrainingJob, model: str, folder: Path, rows: int) -> dict[str, Any]:
@@ -146,11 +164,17 @@ def _model_settings(job: TrainingJob, model: str, folder: Path) -> dict[str, Any
     return {f"actor_rollout_ref.model.{name}": value for name, value in settings.items()}
 
 
+def _warmup_settings(stage: RolloutStage, prefix: str) -> dict[str, Any]:
+    if stage.warmup_steps is None:
+        return {f"{prefix}.lr_warmup_steps_ratio": stage.warmup}
+    return {f"{prefix}.lr_warmup_steps": stage.warmup_steps}
+
+
 def _optimizer_settings(stage: RolloutStage, prefix: str, rate: float) -> dict[str, Any]:
     return {
         f"{prefix}.lr": rate,
         f"{prefix}.lr_scheduler_type": stage.schedule,
-        f"{prefix}.lr_warmup_steps_ratio": stage.warmup,
+        **_warmup_settings(stage, prefix),
         f"{prefix}.weight_decay": stage.weight_decay,
         f"{prefix}.betas": [stage.beta1, stage.beta2],
         f"{prefix}.clip_grad": stage.max_grad_norm,

@@ -34,6 +34,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.models.masked import check_encoder, is_encoder
     from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.batches import build_schedule
+    from posttrain.training.optimizers import check_optimizer
     from posttrain.training.processes import build_deepspeed
 
     build_deepspeed(progress.recipe.parallel)
@@ -63,9 +64,12 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
         for part in (data.train, data.validation):
             check_references(stage.rewards, part)
     if isinstance(stage, FixedDataStage):
-        for part in (data.train, data.validation):
+        for part in (data.validation, data.train):
             if len(part):
-                build_schedule(part, stage, seed=progress.recipe.seed)
+                steps = build_schedule(part, stage, seed=progress.recipe.seed).steps
+        check_optimizer(stage, steps)
+    else:
+        check_optimizer(stage, stage.all_steps)
 
 
 def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:

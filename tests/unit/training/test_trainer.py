@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback
-from transformers.training_args import OptimizerNames
 
 from posttrain.config.train import SftStage
 from posttrain.data.store import ExampleStore
@@ -107,13 +106,18 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
             save_steps=stage.save_every_steps,
             watched="loss" if validation is not None else None,
         )
-        if sgd:  # Adam turns rounding noise of tiny gradients into whole steps
-            arguments.optim = OptimizerNames.SGD
+
+        def build(model: Any) -> torch.optim.Optimizer:
+            # Adam turns rounding noise of tiny gradients into whole steps.
+            method = torch.optim.SGD if sgd else torch.optim.AdamW
+            return method(model.parameters(), lr=stage.learning_rate)
+
         peek = Peek()
         with MetricsRecorder(folder) as recorder:
             trainer = PackedTrainer(
                 model=model,
                 args=arguments,
+                optimizer=build,
                 objective=LanguageObjective(),
                 dataset=StepBatches(
                     PlannedBatches(store, schedule.batches), stage.accumulate, 0, 1
