@@ -16,6 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from posttrain.layout import SegmentTable
 from posttrain.models.attention.call import scale_of, segment_table, window_of
+from posttrain.models.attention.tile_plan import plan_tiles
+from posttrain.models.attention.tiles import attend_tiles
 
 # A group's padding inside attention; the rest of the model never sees a padded token.
 _PADDING_ALLOWED = 1.25
@@ -52,6 +54,12 @@ def attend_groups(
     """Group by group through torch's fused kernel; no token of one segment meets another's."""
     table = segment_table(kwargs)
     window = window_of(table, kwargs)
+    dropout = kwargs.get("dropout", 0.0) if module.training else 0.0
+    if query.device.type == "cpu" and window is None and not dropout:
+        if "tiles" not in table.plans:
+            table.plans["tiles"] = plan_tiles(table)
+        plan = table.plans["tiles"]
+        return attend_tiles(query, key, value, plan, scale_of(query, kwargs)), None
     name = ("sdpa", query.device, window)
     if name not in table.plans:
         table.plans[name] = _plan_groups(table, query.device, window)
@@ -64,7 +72,7 @@ def attend_groups(
             _take(key_TKD, group.keys, group.count),
             _take(value_TKD, group.keys, group.count),
             attn_mask=group.mask,
-            dropout_p=kwargs.get("dropout", 0.0) if module.training else 0.0,
+            dropout_p=dropout,
             is_causal=table.causal and group.mask is None,
             scale=scale_of(query, kwargs),
             enable_gqa=query.shape[1] != key.shape[1],
