@@ -1,5 +1,7 @@
 """Segments of similar length side by side, each group one call of torch's fused kernel.
 
+On a CPU ``tiles`` does it without a copy, but for dropout and windows.
+
 Letters: T tokens of the batch, H query heads, K key-value heads, D head size, n segments of a
 group, Q and L their query and key lengths, padded to the longest of the group.
 """
@@ -16,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from posttrain.layout import SegmentTable
 from posttrain.models.attention.call import scale_of, segment_table, window_of
-from posttrain.models.attention.tile_plan import plan_tiles
+from posttrain.models.attention.tile_plan import TilePlan, plan_tiles
 from posttrain.models.attention.tiles import attend_tiles
 
 # A group's padding inside attention; the rest of the model never sees a padded token.
@@ -55,11 +57,14 @@ def attend_groups(
     table = segment_table(kwargs)
     window = window_of(table, kwargs)
     dropout = kwargs.get("dropout", 0.0) if module.training else 0.0
-    if query.device.type == "cpu" and window is None and not dropout:
+    if window is not None and window >= max(table.lengths):
+        window = None
+    same_size = query.shape[-1] == value.shape[-1]
+    if query.device.type == "cpu" and window is None and not dropout and same_size:
         if "tiles" not in table.plans:
             table.plans["tiles"] = plan_tiles(table)
-        plan = table.plans["tiles"]
-        return attend_tiles(query, key, value, plan, scale_of(query, kwargs)), None
+        tiles: TilePlan = table.plans["tiles"]
+        return attend_tiles(query, key, value, tiles, scale_of(query, kwargs)), None
     name = ("sdpa", query.device, window)
     if name not in table.plans:
         table.plans[name] = _plan_groups(table, query.device, window)

@@ -6,6 +6,8 @@ block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,32 +34,22 @@ def attend(
     return output, lse_BRQ[..., None]
 
 
-def differentiate(  # noqa: PLR0913 - inputs, outputs and the output's gradient
-    query_BRQD: Tensor,
-    key_BLD: Tensor,
-    value_BLD: Tensor,
-    output_BRQD: Tensor,
-    lse_BRQ1: Tensor,
-    grad_BRQD: Tensor,
-    *,
-    causal: bool,
-    scale: float,
+def differentiate(
+    tensors: Sequence[Tensor], *, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiate a tile's part of an attention.
 
     Args:
-        query_BRQD: Queries.
-        key_BLD: Keys of the tile.
-        value_BLD: Values of the tile.
-        output_BRQD: Of all tiles of the queries together.
-        lse_BRQ1: The same; so shares of this tile's keys come out right.
-        grad_BRQD: Of the output.
+        tensors: Queries [B, R, Q, D], keys [B, L, D] and values [B, L, D] of the tile; output
+            [B, R, Q, D] and log-sum-exp [B, R, Q, 1] of all tiles of these queries together, so
+            that shares of this tile's keys come out right; the output's gradient [B, R, Q, D].
         causal: Whether a query sees keys up to itself.
         scale: What scores are multiplied by.
 
     Returns:
         The tile's share of the gradients of queries, keys and values.
     """
+    query_BRQD, key_BLD, value_BLD, output_BRQD, lse_BRQ1, grad_BRQD = tensors
     lengths, block = _PRODUCTS.get(query_BRQD.dtype, (range(0), 0))
     if query_BRQD.shape[2] in lengths:
         delta_BRQ1 = (grad_BRQD.float() * output_BRQD).sum(-1, keepdim=True)
@@ -76,7 +68,7 @@ def _for_every_query_head(tokens_BLD: Tensor, query_BRQD: Tensor) -> Tensor:
 
 
 def _differentiate_by_products(
-    tensors: tuple[Tensor, ...], *, causal: bool, scale: float, block: int
+    tensors: Sequence[Tensor], *, causal: bool, scale: float, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     query_BRQD, key_BLD, value_BLD, lse_BRQ1, delta_BRQ1, grad_BRQD = tensors
     heads, repeats, count, size = query_BRQD.shape
@@ -100,5 +92,5 @@ def _differentiate_by_products(
         share = share.flatten(1, 2).to(key.dtype)
         grad_value[:, keys].baddbmm_(share.transpose(1, 2), grad)
         grad_key[:, keys].baddbmm_(change.transpose(1, 2), query, alpha=scale)
-        grad_query[:, :, rows] = torch.bmm(change, key).mul_(scale).view(shape[:-1] + (size,))
+        grad_query[:, :, rows] = torch.bmm(change, key).mul_(scale).view((*shape[:-1], size))
     return grad_query, grad_key, grad_value

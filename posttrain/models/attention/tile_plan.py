@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from posttrain.layout import NO_PARENT, SegmentTable
+from posttrain.layout import SegmentTable
 
 # Shorter segments share a call: below this, calls cost more than laying tokens side by side.
 _SHORT = 96

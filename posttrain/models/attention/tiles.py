@@ -21,9 +21,7 @@ from posttrain.models.attention.tile_kernels import attend, differentiate
 from posttrain.models.attention.tile_plan import Group, TilePlan
 
 
-def attend_tiles(
-    query: Tensor, key: Tensor, value: Tensor, plan: TilePlan, scale: float
-) -> Tensor:
+def attend_tiles(query: Tensor, key: Tensor, value: Tensor, plan: TilePlan, scale: float) -> Tensor:
     """Attend by tiles; differentiable once.
 
     Args:
@@ -46,14 +44,19 @@ def attend_tiles(
 class _Tiles(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query_HTD: Tensor, key_KTD: Tensor, value_KTD: Tensor, plan: TilePlan, scale: float
+        ctx: Any,
+        query_HTD: Tensor,
+        key_KTD: Tensor,
+        value_KTD: Tensor,
+        plan: TilePlan,
+        scale: float,
     ) -> Tensor:
         query_KRTD = query_HTD.unflatten(0, (len(key_KTD), -1))
         output_KRTD = _empty_by_token(query_KRTD)
         lse_KRT1 = query_HTD.new_empty((*query_KRTD.shape[:-1], 1), dtype=torch.float32)
         for group in plan.groups:
-            laid = [_lay(x, group) for x in (query_KRTD, key_KTD, value_KTD)]
-            part, lse = attend(*laid, causal=True, scale=scale)
+            query, key, value = (_lay(x, group) for x in (query_KRTD, key_KTD, value_KTD))
+            part, lse = attend(query, key, value, causal=True, scale=scale)
             _take(part, group, output_KRTD)
             _take(lse, group, lse_KRT1)
         for tile in plan.tiles:
@@ -78,15 +81,15 @@ class _Tiles(torch.autograd.Function):
         found = [_empty_by_token(x) for x in inputs]
         for group in ctx.plan.groups:
             laid = [_lay(x, group) for x in (*inputs, output_KRTD, lse_KRT1)]
-            laid_grad = _lay(grad_KRTD, group, blank=True)
-            parts = differentiate(*laid, laid_grad, causal=True, scale=ctx.scale)
+            laid.append(_lay(grad_KRTD, group, blank=True))
+            parts = differentiate(laid, causal=True, scale=ctx.scale)
             for part, whole in zip(parts, found, strict=True):
                 _take(part, group, whole)
         for tile in ctx.plan.tiles:
             ranges = (tile.queries, tile.keys, tile.keys, *(tile.queries,) * 3)
             tensors = (*inputs, output_KRTD, lse_KRT1, grad_KRTD)
             cut = [x[..., r, :] for x, r in zip(tensors, ranges, strict=True)]
-            parts = differentiate(*cut, causal=tile.causal, scale=ctx.scale)
+            parts = differentiate(cut, causal=tile.causal, scale=ctx.scale)
             for part, whole, where in zip(parts, found, ranges, strict=False):
                 there = whole[..., where, :]
                 there.add_(part) if tile.joins else there.copy_(part)
