@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import CheckpointError
+from safetensors import SafetensorError
+
+from posttrain.errors import CheckpointError, PosttrainError
 from posttrain.files import digest_file, load_json, publish_folder, replace_link, write_json
 
 MANIFEST = "MANIFEST.json"
@@ -153,3 +155,20 @@ def prune_checkpoints(root: Path, *, step: int, keep_last: int, best_step: int |
         replace_link(root / "best", best.name)
     else:
         (root / "best").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def save_errors(place: Path) -> Iterator[None]:
+    """Turn what safetensors and torch raise on a full disk into one clear line.
+
+    Raises:
+        PosttrainError: Says what could not be written.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise PosttrainError(
+            f"cannot write {place}: {reason}",
+            hint="free the space, then run the same command again; older checkpoints are kept",
+        ) from error

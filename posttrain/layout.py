@@ -9,7 +9,8 @@ What the model is scored on is a list of N (position, target, weight) triples: t
 ``score_positions[i]`` predicts ``score_targets[i]``. A prompt's last position may predict the
 first token of several children, which a shifted label row could not say.
 
-Letters: T tokens of the batch, S segments, N scored tokens.
+Letters: T tokens of the batch, S segments, N scored tokens, P trees (roots with all that goes on
+from them), R answers (segments with a parent).
 """
 
 from __future__ import annotations
@@ -53,6 +54,18 @@ class SegmentTable:
         while (segment := self.parents[segment]) != NO_PARENT:
             chain.insert(0, segment)
         return chain
+
+    def trees(self) -> list[int]:
+        """Return the number of each segment's tree; trees count as their roots do."""
+        found: list[int] = []
+        for parent in self.parents:
+            found.append(max(found, default=-1) + 1 if parent == NO_PARENT else found[parent])
+        return found
+
+    def tree_tokens(self) -> list[int]:
+        """Return the tokens of each tree, [P]."""
+        counts = np.bincount(self.trees(), weights=self.lengths)
+        return [int(count) for count in counts]
 
     @property
     def total_tokens(self) -> int:
@@ -106,3 +119,76 @@ def build_batch(segments: Sequence[Segment]) -> dict[str, Any]:
         "score_weights": weights[scored],
         "score_segments": np.repeat(np.arange(len(segments)), lengths)[scored],
     }
+
+
+AXES = {
+    "input_ids": "T",
+    "position_ids": "T",
+    "score_positions": "N",
+    "score_targets": "N",
+    "score_weights": "N",
+    "score_segments": "N",
+    "end_positions": "R",
+    "order": "R",
+    "reference_logprobs": "P",
+}
+"""What a field of a batch has one entry for; names that end in ``_N`` are of scored tokens."""
+# Fields that say where another thing lies, which moves when a batch is cut.
+_TOKEN_PLACES, _SEGMENT_NUMBERS = ("score_positions", "end_positions"), ("score_segments",)
+
+
+def take_trees(batch: dict[str, Any], trees: Sequence[int]) -> dict[str, Any]:
+    """Lay out some trees of a batch as a batch of their own, with all that belongs to them.
+
+    Args:
+        batch: Arrays or tensors on the CPU; see ``AXES``. What has no length stays as it is.
+        trees: Numbers of the trees to take, ascending.
+
+    Returns:
+        The batch, and in ``trees`` the numbers that its trees have in the whole one.
+
+    Raises:
+        ValueError: A field has a length and no known axis.
+    """
+    table: SegmentTable = batch["segments"]
+    kept_S = np.isin(table.trees(), trees)
+    segments = np.flatnonzero(kept_S)
+    lengths = tuple(table.lengths[i] for i in segments)
+    new_S = np.cumsum(kept_S) - 1
+    parents = tuple(int(new_S[p]) if (p := table.parents[i]) >= 0 else p for i in segments)
+    tokens = np.concatenate(
+        [np.arange(table.starts[i], table.starts[i] + table.lengths[i]) for i in segments]
+    )
+    new_T: np.ndarray[Any, Any] = np.zeros(table.total_tokens, dtype=np.int64)
+    new_T[tokens] = np.arange(len(tokens))
+    answers = [i for i, parent in enumerate(table.parents) if parent != NO_PARENT]
+    scored = np.flatnonzero(kept_S[np.asarray(batch["score_segments"])])
+    taken = {"T": tokens, "N": scored, "R": np.flatnonzero(kept_S[answers]), "P": np.array(trees)}
+    part: dict[str, Any] = {}
+    for name, value in batch.items():
+        axis = "N" if name.endswith("_N") else AXES.get(name)
+        if axis == "T":
+            part[name] = value[:, taken["T"]]
+        elif isinstance(value, list) and axis:
+            part[name] = [value[i] for i in taken[axis]]
+        elif axis:
+            part[name] = value[taken[axis]]
+        elif hasattr(value, "shape"):
+            raise ValueError(f"along which axis is `{name}` of a batch to be cut?")
+        else:
+            part[name] = value
+    for name in _TOKEN_PLACES:
+        if name in part:
+            part[name] = _renumber(new_T, part[name])
+    for name in _SEGMENT_NUMBERS:
+        part[name] = _renumber(new_S, part[name])
+    starts = tuple(int(x) for x in np.cumsum((0, *lengths[:-1])))
+    part["segments"] = SegmentTable(starts, lengths, parents, table.causal)
+    before = batch.get("trees", range(len(table.tree_tokens())))
+    return {**part, "trees": tuple(before[i] for i in trees)}
+
+
+def _renumber(new: np.ndarray[Any, Any], places: Any) -> Any:
+    """Look up the new numbers, in whatever kind of array the old ones are."""
+    found = new[np.asarray(places)].astype(np.int64)
+    return found if isinstance(places, np.ndarray) else places.new_tensor(found)

@@ -17,6 +17,7 @@ from posttrain.logs import say
 from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
 from posttrain.training.arguments import build_arguments
+from posttrain.training.budget import TokenBudget
 from posttrain.training.gauges import Gauges
 from posttrain.training.guards import WeightWatch, check_trainable
 from posttrain.training.interrupt import catch_stop_signals
@@ -104,6 +105,7 @@ def fit(
             recorder=recorder,
             stop=stop,
             tokenizer=tokenizer,
+            budget=TokenBudget(job.folder, job.stage.batch_tokens),
             strategy=_describe_strategy(job),
             gauges=Gauges(model, find_peak(job.compute)),
         )

@@ -6,11 +6,10 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.logs import say
-from posttrain.models.attention import register_attention
-from posttrain.models.attention.choose import Attention, settle_attention
-from posttrain.models.load import Quantization, load_base_config, load_model
+from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.load import Quantization, load_model
 from posttrain.models.lora import add_lora, widen_norms
-from posttrain.models.packed import check_scorable, prepare_packed
+from posttrain.models.packed import check_packable, prepare_packed
 from posttrain.runtime import set_seed
 from posttrain.training.stage import TrainingJob
 
@@ -27,7 +26,7 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
     heads: list[Any] = []
 
     def prepare(model: Any) -> None:
-        check_scorable(model.config)
+        check_packable(model.config)
         if value_head:
             heads.append(_build_value_head(model))
         prepare_packed(model, *heads)
@@ -35,7 +34,7 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
 
     model = load_model(
         job.recipe.model,
-        attention=attention.name,
+        attention=attention,
         prepare=prepare,
         train_adapter=job.recipe.tuning != "full",
         **weight_format(job),
@@ -55,18 +54,17 @@ def weight_format(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def begin_model(job: TrainingJob) -> Attention:
-    """Seed what will be drawn, settle the attention of a causal model and say so."""
+def begin_model(job: TrainingJob) -> str:
+    """Seed what will be drawn, settle the attention and say so.
+
+    Returns:
+        Its name as transformers knows it.
+    """
     register_attention()
-    attention = settle_attention(
-        job.recipe.model.attention,
-        load_base_config(job.recipe.model),
-        device=job.compute.device,
-        precision=job.compute.precision,
-    )
-    say(f"attention: {attention}")
+    attention, reason = choose_attention(job.recipe.model.attention, job.compute.device)
+    say(f"attention: {attention} ({reason})")
     set_seed(job.recipe.seed)
-    return attention
+    return f"posttrain_{attention}"
 
 
 def prepare_tuning(job: TrainingJob, model: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from posttrain.config.model import ParallelConfig
@@ -72,6 +73,44 @@ def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
 def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process."""
     return bool(sum_over_processes({"flag": float(flag)})["flag"])
+
+
+def least_over_processes(value: float) -> float:
+    """Return the smallest of the values that the processes have."""
+    if not dist.is_initialized():
+        return value
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    least = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return float(least)
+
+
+def average_gradients(model: torch.nn.Module) -> None:
+    """Replace every gradient by its mean over all processes.
+
+    Not by DDP in its last backward pass: where memory runs out in it, the others wait for ever.
+    """
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    bucket: list[Tensor] = []
+    for number, gradient in enumerate(gradients, start=1):
+        bucket.append(gradient)
+        if number == len(gradients) or sum(g.nbytes for g in bucket) >= _BUCKET_BYTES:
+            _average(bucket)
+            bucket = []
+
+
+_BUCKET_BYTES = 2**25
+
+
+def _average(gradients: list[Tensor]) -> None:
+    for dtype in {g.dtype for g in gradients}:
+        own = [g for g in gradients if g.dtype == dtype]
+        flat = torch.cat([g.reshape(-1) for g in own]).div_(dist.get_world_size())
+        dist.all_reduce(flat)
+        parts = flat.split([g.numel() for g in own])
+        torch._foreach_copy_(own, [p.view_as(g) for p, g in zip(parts, own, strict=True)])
 
 
 @contextlib.contextmanager

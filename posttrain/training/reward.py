@@ -96,7 +96,7 @@ def build_reward_model(job: TrainingJob) -> Any:
     model = load_classifier(
         config,
         prepare=prepare,
-        attention=attention.name,
+        attention=attention,
         **weight_format(job),
     )
     if is_adapter(place):

@@ -11,29 +11,34 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from posttrain.checkpoints import prune_checkpoints, write_checkpoint
-from posttrain.errors import CheckpointError, NonFiniteError, PosttrainError
-from posttrain.logs import format_duration, say
+from posttrain.checkpoints import prune_checkpoints, save_errors, write_checkpoint
+from posttrain.errors import CheckpointError, NonFiniteError
+from posttrain.logs import say
 from posttrain.tracking import MetricsRecorder
 from posttrain.training.batches import take_only
+from posttrain.training.budget import TokenBudget, name_too_large
 from posttrain.training.gauges import Gauges
 from posttrain.training.guards import check_gradients, check_norm
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import BatchResult, LanguageObjective, Objective
-from posttrain.training.processes import StepBatches, shared_folder, sum_over_processes
-from posttrain.training.watch import Clock, StepWatch, Window, describe_metrics
+from posttrain.training.processes import (
+    StepBatches,
+    average_gradients,
+    shared_folder,
+    sum_over_processes,
+)
+from posttrain.training.watch import Clock, StepWatch, Window, describe_metrics, describe_step
 
 
 class PackedTrainer(Trainer):
@@ -52,6 +57,7 @@ class PackedTrainer(Trainer):
         recorder: Where metrics go.
         stop: Asked after every step.
         tokenizer: Saved with every checkpoint.
+        budget: Most tokens that are computed at once.
         strategy: How processes share the work; part of what a checkpoint is.
         gauges: Measure how well the device is used; nothing does where absent.
     """
@@ -78,6 +84,7 @@ class PackedTrainer(Trainer):
         recorder: MetricsRecorder,
         stop: StopRequest,
         tokenizer: Any,
+        budget: TokenBudget,
         strategy: str = "ddp",
         gauges: Gauges | None = None,
     ) -> None:
@@ -102,6 +109,7 @@ class PackedTrainer(Trainer):
         self.objective = objective
         self.schedule = schedule
         self.recorder = recorder
+        self.budget = budget
         self.strategy = strategy
         self.gauges = gauges
         self.checkpoints = checkpoints
@@ -146,7 +154,14 @@ class PackedTrainer(Trainer):
         """
         batches = self.batches_of(inputs)
         total = self._total_weight(batches)
-        losses = self._accumulate(model, batches, total)
+        batches, losses = self.budget.spend(
+            batches,
+            self.state.global_step + 1,
+            lambda parts: self._accumulate(model, parts, total),
+            self._describe_rows,
+        )
+        if not self.is_deepspeed_enabled:
+            average_gradients(model)
         if not torch.isfinite(losses).all():
             self._refuse(batches, losses)
         for result, weightless in self._results:
@@ -162,18 +177,26 @@ class PackedTrainer(Trainer):
         return torch.tensor(total, dtype=torch.float32, device=self.args.device)
 
     def _accumulate(self, model: Any, batches: list[dict[str, Any]], total: Tensor) -> Tensor:
-        """Send each batch's share of the loss backward; processes meet at the last one.
+        """Send each batch's share of the loss backward, from clean gradients.
+
+        Processes meet behind it, but with DeepSpeed, which reduces gradients as they come.
 
         Returns:
             Loss of each batch, detached.
+
+        Raises:
+            BatchTooLargeError: Memory ran out.
         """
         self._results = []
+        model.zero_grad()
         losses = []
         for number, batch in enumerate(batches, start=1):
-            last = number == len(batches)
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            alone = not last and not self.is_deepspeed_enabled
-            with self.accelerator.no_sync(model) if alone else contextlib.nullcontext():
+            self.accelerator.gradient_state._set_sync_gradients(number == len(batches))
+            alone = not self.is_deepspeed_enabled
+            with (
+                name_too_large(batch, together=not alone),
+                self.accelerator.no_sync(model) if alone else contextlib.nullcontext(),
+            ):
                 losses.append(super().training_step(model, batch, total))
         return torch.stack(losses)
 
@@ -208,7 +231,7 @@ class PackedTrainer(Trainer):
     def _describe_rows(self, inputs: dict[str, Any]) -> list[str]:
         """Where the rows of a batch were read."""
         rows: list[str] = self.train_dataset.batches.origins(inputs["number"])
-        return rows
+        return [rows[tree] for tree in inputs["trees"]] if "trees" in inputs else rows
 
     def may_stop(self, step: int) -> bool:
         """Whether a run that is asked to stop can be taken up again from this step."""
@@ -261,17 +284,9 @@ class PackedTrainer(Trainer):
         self._logged_step = step
         self.recorder.record(step, values)
         self.state.log_history.append({"step": step, "loss": logs["loss"]})
-        self._say_progress(step, values)
-
-    def _say_progress(self, step: int, values: dict[str, float]) -> None:
         per_step = self.clock.seconds / max(step - self._first_step, 1)
         left = per_step * (self.state.max_steps - step)
-        say(
-            f"step {step}/{self.state.max_steps}  epoch {values['epoch']:.2f}  "
-            f"{describe_metrics(values)}"
-            f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.2f}  "
-            f"{values['tokens_per_second']:,.0f} tokens/s  {format_duration(left)} left"
-        )
+        say(f"step {step}/{self.state.max_steps}  {describe_step(values, left)}")
 
     @property
     def logged_losses(self) -> list[float]:
@@ -327,7 +342,7 @@ class PackedTrainer(Trainer):
         publish = write_checkpoint(self.checkpoints, step, details)
         with self.clock.pause(), shared_folder(publish) as folder:
             self.write_model(folder)
-            with _save_errors(self.checkpoints):
+            with save_errors(self.checkpoints):
                 self._save_optimizer_and_scheduler(str(folder))
                 self._save_rng_state(str(folder))
                 if self.args.should_save:
@@ -345,7 +360,7 @@ class PackedTrainer(Trainer):
         Raises:
             PosttrainError: They cannot be written.
         """
-        with _save_errors(folder.parent):
+        with save_errors(folder.parent):
             self.save_model(str(folder), _internal_call=True)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
@@ -375,16 +390,3 @@ class PackedTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # A pickle of the arguments: needs arbitrary code to read, and config.json says it all.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _save_errors(place: Path) -> Iterator[None]:
-    """Turn what safetensors and torch raise on a full disk into one clear line."""
-    try:
-        yield
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise PosttrainError(
-            f"cannot write {place}: {reason}",
-            hint="free the space, then run the same command again; older checkpoints are kept",
-        ) from error

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import TrainerCallback
 
+from posttrain.logs import format_duration
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import BatchResult
 from posttrain.training.processes import any_process, sum_over_processes
@@ -98,6 +99,15 @@ def describe_metrics(values: dict[str, float]) -> str:
     """Write the main metrics of a log line."""
     shown = [form.format(values[name]) for name, form in _SHOWN.items() if name in values]
     return "".join(f"{text}  " for text in shown)
+
+
+def describe_step(values: dict[str, float], seconds_left: float) -> str:
+    """Write a log line of training."""
+    return (
+        f"epoch {values['epoch']:.2f}  {describe_metrics(values)}"
+        f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.2f}  "
+        f"{values['tokens_per_second']:,.0f} tokens/s  {format_duration(seconds_left)} left"
+    )
 
 
 class StepWatch(TrainerCallback):

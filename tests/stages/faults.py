@@ -49,6 +49,13 @@ def limit_file_size(size_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
 
 
+def limit_memory(further_bytes: int) -> None:
+    """Let the process take so much more address space than it has now, and no more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + further_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def wait_held(place: Path, process: Any) -> None:
     """Wait until a process stands still."""
     deadline = time.monotonic() + _HELD_SECONDS

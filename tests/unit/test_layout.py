@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from posttrain.layout import Segment, SegmentTable, build_batch
+from posttrain.layout import Segment, SegmentTable, build_batch, take_trees
 
 
 def segment(token_ids, weights, parent=-1):
@@ -58,3 +60,62 @@ def test_types_are_those_that_torch_indexes_with():
 def test_segment_that_cannot_be_laid_out_is_refused(segments, message):
     with pytest.raises(ValueError, match=message):
         build_batch(segments)
+
+
+def forest():
+    """Two trees, whose segments do not lie side by side, with fields along every axis."""
+    batch = build_batch(
+        [
+            segment([1, 2], [0, 0]),
+            segment([3, 4, 5], [0, 0, 0]),
+            segment([6], [1], parent=0),
+            segment([7, 8], [1, 1], parent=1),
+            segment([9], [1], parent=2),
+            segment([10], [1], parent=1),
+        ]
+    )
+    batch["values_N"] = np.arange(5.0)
+    batch["end_positions"] = np.array([5, 7, 8, 9])
+    batch["order"] = [20, 21, 22, 23]
+    batch["reference_logprobs"] = np.array([[0.1, 0.2], [1.1, 1.2]])
+    return {**batch, "number": 3}
+
+
+def test_trees_are_counted_by_their_roots():
+    table = forest()["segments"]
+    assert table.trees() == [0, 1, 0, 1, 0, 1]
+    assert table.tree_tokens() == [4, 6]
+
+
+def test_some_trees_of_a_batch_are_a_batch_of_their_own():
+    part = take_trees(forest(), [1])
+    alone = build_batch(
+        [segment([3, 4, 5], [0, 0, 0]), segment([7, 8], [1, 1], 0), segment([10], [1], 0)]
+    )
+    assert part["segments"] == alone["segments"]
+    for name in alone.keys() - {"segments"}:
+        assert part[name].tolist() == alone[name].tolist(), name
+        assert part[name].dtype == alone[name].dtype
+    assert part["values_N"].tolist() == [1, 2, 4]
+    assert part["end_positions"].tolist() == [4, 5]
+    assert part["order"] == [21, 23]
+    assert part["reference_logprobs"].tolist() == [[1.1, 1.2]]
+    assert (part["number"], part["trees"]) == (3, (1,))
+
+
+def test_all_trees_of_a_batch_are_the_batch():
+    whole, same = forest(), take_trees(forest(), [0, 1])
+    assert same["segments"] == whole["segments"]
+    for name in whole.keys() - {"segments", "number", "order"}:
+        assert same[name].tolist() == whole[name].tolist(), name
+
+
+def test_a_part_of_an_encoders_batch_is_seen_both_ways_too():
+    batch = forest()
+    batch["segments"] = replace(batch["segments"], causal=False)
+    assert take_trees(batch, [0])["segments"].causal is False
+
+
+def test_a_field_of_unknown_axis_cannot_be_cut():
+    with pytest.raises(ValueError, match="along which axis is `extra` of a batch to be cut"):
+        take_trees({**forest(), "extra": np.zeros(3)}, [0])

@@ -1,5 +1,7 @@
 """Segments of similar length side by side, each group one call of torch's fused kernel.
 
+On a CPU ``tiles`` does it without a copy, but for dropout and windows.
+
 Letters: T tokens of the batch, H query heads, K key-value heads, D head size, n segments of a
 group, Q and L their query and key lengths, padded to the longest of the group.
 """
@@ -16,6 +18,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from posttrain.layout import SegmentTable
 from posttrain.models.attention.call import scale_of, segment_table, window_of
+from posttrain.models.attention.tile_plan import TilePlan, plan_tiles
+from posttrain.models.attention.tiles import attend_tiles
 
 # A group's padding inside attention; the rest of the model never sees a padded token.
 _PADDING_ALLOWED = 1.25
@@ -52,6 +56,15 @@ def attend_groups(
     """Group by group through torch's fused kernel; no token of one segment meets another's."""
     table = segment_table(kwargs)
     window = window_of(table, kwargs)
+    dropout = kwargs.get("dropout", 0.0) if module.training else 0.0
+    if window is not None and window >= max(table.lengths):
+        window = None
+    same_size = query.shape[-1] == value.shape[-1]
+    if query.device.type == "cpu" and window is None and not dropout and same_size:
+        if "tiles" not in table.plans:
+            table.plans["tiles"] = plan_tiles(table)
+        tiles: TilePlan = table.plans["tiles"]
+        return attend_tiles(query, key, value, tiles, scale_of(query, kwargs)), None
     name = ("sdpa", query.device, window)
     if name not in table.plans:
         table.plans[name] = _plan_groups(table, query.device, window)
@@ -64,7 +77,7 @@ def attend_groups(
             _take(key_TKD, group.keys, group.count),
             _take(value_TKD, group.keys, group.count),
             attn_mask=group.mask,
-            dropout_p=kwargs.get("dropout", 0.0) if module.training else 0.0,
+            dropout_p=dropout,
             is_causal=table.causal and group.mask is None,
             scale=scale_of(query, kwargs),
             enable_gqa=query.shape[1] != key.shape[1],
@@ -130,21 +143,12 @@ def _build_group(
     mask = None
     if not table.causal:
         mask = _bidirectional_mask([len(row) for row in query_rows], window)
-    elif any(past) or window is not None:
-        mask = _causal_mask([len(row) for row in query_rows], past, keys.shape[1], window)
+    elif any(past):
+        # Token q of a segment sees its ancestors' tokens and its own up to itself.
+        q = torch.arange(queries.shape[1])[None, :, None]
+        k = torch.arange(keys.shape[1])[None, None, :]
+        mask = (k <= q + torch.tensor(past)[:, None, None])[:, None]
     return _Group(queries.flatten(), keys.flatten(), len(members), mask)
-
-
-def _causal_mask(
-    lengths: Sequence[int], past: Sequence[int], keys: int, window: int | None
-) -> Tensor:
-    """Token q of a segment sees its ancestors' tokens and its own up to itself: [n, 1, Q, keys]."""
-    # A padded query stands where the last real one is: a row that sees nothing would be NaN.
-    q = torch.minimum(torch.arange(max(lengths))[None], torch.tensor(lengths)[:, None] - 1)
-    q = (q + torch.tensor(past)[:, None])[:, :, None]
-    k = torch.arange(keys)
-    allowed = k <= q if window is None else (k <= q) & (q - k < window)
-    return allowed[:, None]
 
 
 def _bidirectional_mask(lengths: Sequence[int], window: int | None) -> Tensor | None:

@@ -31,8 +31,7 @@ _TRAINERS = {
 def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.data.prepare import prepare_data
     from posttrain.models.load import load_base_config, load_tokenizer
-    from posttrain.models.masked import check_encoder
-    from posttrain.models.packing import is_encoder
+    from posttrain.models.masked import check_encoder, is_encoder
     from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.batches import build_schedule
     from posttrain.training.optimizers import check_optimizer
@@ -75,6 +74,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
 
 def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
     """Train, and write the lineage of the model."""
+    from posttrain.training.budget import memory_errors
     from posttrain.training.stage import TrainingJob
 
     progress, folder = context.progress, context.folder
@@ -90,7 +90,8 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
         return {"summary": export_verl(job)}
     module, function = _TRAINERS[stage.stage]
     train = getattr(importlib.import_module(module), function)
-    with log_file(folder / "train.log") if is_main_process() else contextlib.nullcontext():
+    log = log_file(folder / "train.log") if is_main_process() else contextlib.nullcontext()
+    with log, memory_errors(stage.name):
         summary = asdict(train(job))
     if not is_main_process():
         return {}

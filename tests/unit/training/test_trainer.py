@@ -21,6 +21,7 @@ from posttrain.runtime import Compute
 from posttrain.tracking import MetricsRecorder
 from posttrain.training.arguments import build_arguments
 from posttrain.training.batches import PlannedBatches, build_schedule
+from posttrain.training.budget import TokenBudget
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import LanguageObjective
 from posttrain.training.processes import StepBatches
@@ -126,6 +127,7 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
                 validation=validation,
                 checkpoints=folder / "checkpoints",
                 keep_last=2,
+                budget=TokenBudget(folder, stage.batch_tokens),
                 recorder=recorder,
                 stop=stop or StopRequest(),
                 tokenizer=tiny_tokenizer,

@@ -1,0 +1,129 @@
+"""Memory that is too small, in a real run through the command line."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from posttrain.files import load_json, load_jsonl
+from tests.stages.conftest import environment
+from tests.stages.faults import limit_memory
+from tests.stages.started import Forked
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """\
+name: one
+model: {path: tiny}
+compute: {threads: 1, precision: fp32, device: cpu}
+stages:
+  - {stage: sample-data, name: train-data, kind: math, num: 200, seed: 1}
+  - stage: sft
+    data:
+      sources: [{from_stage: train-data}]
+      split: {validation: 0.05}
+    steps: 3
+    batch_tokens: 6144
+    learning_rate: 1e-3
+    log_every_steps: 1
+    save_every_steps: 1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "one.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def train(folder: Path, cache: Path, *arguments: str, before=None):
+    place = folder / "streams"
+    place.mkdir(exist_ok=True)
+    process = Forked(
+        ["train", "one.yaml", *arguments],
+        place,
+        folder=folder,
+        environment=environment(cache),
+        before=before,
+    )
+    try:
+        return process.wait(240)
+    finally:
+        process.end()
+
+
+def losses(folder: Path, run: str) -> list[float]:
+    rows = load_jsonl(folder / f"runs/{run}/sft/metrics.jsonl")
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_a_run_with_too_little_memory_comes_to_the_same_end(recipe, cache_dir, tmp_path):
+    whole = train(tmp_path, cache_dir, "name=whole")
+    assert whole.returncode == 0, whole.stderr
+    cut = train(tmp_path, cache_dir, before=partial(limit_memory, 550 * 2**20))
+    assert cut.returncode == 0, cut.stderr
+    assert "step 1: a batch of up to 6,144 tokens does not fit into memory (peak" in cut.stderr
+    assert losses(tmp_path, "one") == pytest.approx(losses(tmp_path, "whole"), rel=1e-3)
+
+
+def test_no_memory_at_all_is_one_line(recipe, cache_dir, tmp_path):
+    result = train(tmp_path, cache_dir, before=partial(limit_memory, 180 * 2**20))
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "memory" in result.stderr.splitlines()[-1]
+
+
+def launch(folder: Path, cache: Path, tokens: int, first_call: int, *arguments: str):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    script = str(Path(__file__).with_name("short_of_memory.py"))
+    short = (script, str(tokens), "1", str(first_call))
+    process = subprocess.Popen(
+        [*launcher, "--nproc_per_node", "2", *short, "train", "one.yaml", *arguments],
+        cwd=folder,
+        env=environment(cache),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, errors
+
+
+def weights(folder: Path, run: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"runs/{run}/sft/final/model.safetensors")
+
+
+def test_processes_agree_on_smaller_batches(recipe, cache_dir, tmp_path):
+    """The second one runs out of memory in the last batch of its second step."""
+    settings = ("stages.sft.accumulate=2", "stages.sft.batch_tokens=512")
+    code, errors = launch(tmp_path, cache_dir, 10**9, 1, "name=whole", *settings)
+    assert code == 0, errors
+    code, errors = launch(tmp_path, cache_dir, 300, 4, *settings)
+    assert code == 0, errors
+    assert errors.count("does not fit") == 1
+    assert "step 2: a batch of up to 512 tokens does not fit into memory" in errors
+    assert losses(tmp_path, "one") == pytest.approx(losses(tmp_path, "whole"), rel=1e-4)
+    one, whole = weights(tmp_path, "one"), weights(tmp_path, "whole")
+    assert max(float((one[n] - whole[n]).abs().max()) for n in whole) < 2e-3
+    kept = load_json(tmp_path / "runs/one/sft/memory.json")
+    assert kept["cuts"] == [{"step": 2, "tokens": 256}]
+
+
+def test_processes_end_together_where_one_row_is_too_large(recipe, cache_dir, tmp_path):
+    code, errors = launch(tmp_path, cache_dir, 20, 3, "stages.sft.batch_tokens=512")
+    assert code != 0
+    assert "this example of" in errors
+    assert "alone does not fit" in errors
