@@ -32,18 +32,29 @@ class MemoryEstimate:
         return sum(parts) + self.head + self.process
 
 
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of a parameter, on average."""
+
+    frozen: float = 4
+    """Of one that is not trained."""
+    trained: int = 4
+    """Of one that is, and once more of its gradient."""
+    optimizer: float = 8
+    """What the optimizer keeps of it; AdamW two fp32 values."""
+
+
 def estimate_memory(
     config: Any,
     *,
     total_parameters: int,
     trainable_parameters: int,
-    frozen_bytes: float,
+    held: WeightBytes,
     batch_tokens: int,
     activation_checkpointing: bool,
 ) -> MemoryEstimate:
     """Estimate the peak memory of training on one device.
 
-    Trained weights and gradients are fp32, AdamW keeps two more fp32 values for each of them.
     Activations are counted from the tensors a transformer layer keeps for its backward pass; bf16
     halves about half of them, which is left out: the estimate errs on the high side.
 
@@ -51,7 +62,7 @@ def estimate_memory(
         config: The model's transformers config.
         total_parameters: Of the model with adapters.
         trainable_parameters: Of these.
-        frozen_bytes: Bytes of a parameter that is not trained, on average.
+        held: Bytes of a parameter.
         batch_tokens: Tokens in one batch.
         activation_checkpointing: Whether only layer inputs are kept.
 
@@ -71,10 +82,10 @@ def estimate_memory(
     per_token = per_layer * kept_layers + (hidden * layers if activation_checkpointing else 0)
     vocabulary_rows = min(batch_tokens, 16 * 2**20 // text.vocab_size)
     return MemoryEstimate(
-        weights=4 * trainable_parameters
-        + round(frozen_bytes * (total_parameters - trainable_parameters)),
-        gradients=4 * trainable_parameters,
-        optimizer=8 * trainable_parameters,
+        weights=held.trained * trainable_parameters
+        + round(held.frozen * (total_parameters - trainable_parameters)),
+        gradients=held.trained * trainable_parameters,
+        optimizer=round(held.optimizer * trainable_parameters),
         activations=4 * batch_tokens * per_token,
         head=min(_HEAD_BYTES, 3 * 4 * vocabulary_rows * text.vocab_size),
         process=_PROCESS_BYTES,

@@ -16,11 +16,13 @@ from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
 from posttrain.models.load import load_base_config
 from posttrain.models.lora import count_lora_parameters
-from posttrain.models.memory import MemoryEstimate, estimate_memory, weigh_frozen
+from posttrain.models.memory import MemoryEstimate, WeightBytes, estimate_memory, weigh_frozen
 from posttrain.runs.prepare import prepare_stages
 from posttrain.training.batches import Schedule, build_schedule
+from posttrain.training.optimizers import STATE_BYTES, weigh_state
 from posttrain.training.rewards import check_references
 from posttrain.training.rollouts import check_room
+from posttrain.training.schedules import plan_rates
 
 
 def plan_recipe(recipe: Recipe) -> str:
@@ -63,18 +65,19 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         check_room(stage, data.train)
         check_references(stage.rewards, data.train)
         yield from _plan_rollouts(stage, data)
-        largest = stage.batch_tokens
+        largest, steps = stage.batch_tokens, stage.all_steps
     else:
         schedule = build_schedule(data.train, stage, seed=recipe.seed)
         yield from _plan_batches(stage, data, schedule)
-        largest = int(schedule.batch_size_tokens.max())
-    total, trainable, frozen = _count_parameters(recipe, stage, config)
+        largest, steps = int(schedule.batch_size_tokens.max()), schedule.steps
+    total, trainable, held = _count_parameters(recipe, stage, config)
     yield f"  parameters  {trainable:,} of {total:,} trainable ({recipe.tuning})"
+    yield f"  optimizer   {_describe_rates(stage, steps)}"
     memory = estimate_memory(
         config,
         total_parameters=total,
         trainable_parameters=trainable,
-        frozen_bytes=frozen,
+        held=held,
         batch_tokens=largest,
         activation_checkpointing=stage.activation_checkpointing,
     )
@@ -86,6 +89,15 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
     )
     if recipe.parallel.strategy != "ddp":
         yield _plan_sharing(recipe.parallel, memory)
+
+
+def _describe_rates(stage: TrainingStage, steps: int) -> str:
+    rates = plan_rates(stage, steps)
+    return (
+        f"{stage.optimizer}, learning rate {stage.schedule}: {rates[0]:.1e} in the first step, "
+        f"{max(rates):.1e} at most (step {rates.index(max(rates)) + 1:,}), {rates[-1]:.1e} in the "
+        "last"
+    )
 
 
 def _plan_sharing(parallel: ParallelConfig, memory: MemoryEstimate) -> str:
@@ -141,8 +153,8 @@ _DEVICES = 8
 _HEADS = {"mlm": "MaskedLM", "reward": "SequenceClassification"}
 
 
-def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, float]:
-    """Total and trainable parameters, and bytes of each of the others; from shapes alone."""
+def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, WeightBytes]:
+    """Total and trainable parameters, and what holding them takes; from shapes alone."""
     import torch
     import transformers
 
@@ -158,8 +170,11 @@ def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int
     total = sum(parameter.numel() for parameter in model.parameters())
     value_head = config.get_text_config().hidden_size + 1 if stage.stage == "ppo" else 0
     if recipe.tuning == "full":
-        return total + value_head, total + value_head, 0.0
+        trained = 2 if recipe.compute.weights == "bf16" else 4
+        held = WeightBytes(trained=trained, optimizer=weigh_state(model, stage) / total)
+        return total + value_head, total + value_head, held
     added = count_lora_parameters(model, recipe.lora) + value_head
     bf16 = recipe.compute.arithmetic == "bf16"
     frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
-    return total + added, added, frozen
+    held = WeightBytes(frozen=frozen, optimizer=STATE_BYTES[stage.optimizer])
+    return total + added, added, held

@@ -66,6 +66,29 @@ def check_optimizer(stage: OptimizerConfig, steps: int) -> None:
     plan_rates(stage, steps)
 
 
+STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.0, "muon": 4.0}
+"""Bytes that a method keeps of each value of a large matrix."""
+_WHOLE_BELOW = 4096  # bitsandbytes keeps smaller tensors in fp32
+
+
+def weigh_state(model: Any, stage: OptimizerConfig) -> float:
+    """Count the bytes that a stage's optimizer keeps of a model.
+
+    Args:
+        model: With trainable parameters, possibly on the meta device.
+        stage: Its settings.
+    """
+    total = 0.0
+    for method, group in _group_parameters(model, stage, 1.0):
+        for parameter in group["params"]:
+            if method == "adafactor":  # a value for each row and each column
+                total += 4 * sum(parameter.shape)
+            else:
+                small = method == "adamw_8bit" and parameter.numel() < _WHOLE_BELOW
+                total += parameter.numel() * STATE_BYTES["adamw" if small else method]
+    return total
+
+
 def _group_parameters(
     model: Any, stage: OptimizerConfig, plus_ratio: float
 ) -> Iterator[tuple[str, Group]]:

@@ -1,12 +1,12 @@
 import pytest
 from transformers import GPT2Config, Qwen3Config
 
-from posttrain.models.memory import estimate_memory
+from posttrain.models.memory import WeightBytes, estimate_memory
 
 BASE = {
     "total_parameters": 10**9,
     "trainable_parameters": 10**9,
-    "frozen_bytes": 4,
+    "held": WeightBytes(),
     "batch_tokens": 8192,
     "activation_checkpointing": False,
 }
@@ -31,6 +31,11 @@ def test_the_parts_are_the_known_multiples_of_the_parameters():
     found = estimate_memory(Qwen3Config(), **BASE)
     assert (found.weights, found.gradients, found.optimizer) == (4e9, 4e9, 8e9)
     assert found.total == sum(getattr(found, n) for n in found.__dataclass_fields__)
+
+
+def test_what_is_trained_in_bf16_needs_half_and_an_optimizer_what_it_keeps():
+    found = estimate_memory(Qwen3Config(), **{**BASE, "held": WeightBytes(trained=2, optimizer=2)})
+    assert (found.weights, found.gradients, found.optimizer) == (2e9, 2e9, 2e9)
 
 
 def test_a_config_without_inner_size_is_estimated_too():
