@@ -76,6 +76,8 @@ OLD_NAMES: dict[str, str] = {
     "cutoff_len": "stages.STAGE.data.max_tokens",
     "block_size": "stages.STAGE.data.block_tokens",
     "text_fields": "stages.STAGE.data.text_fields",
+    "mask_share": "stages.STAGE.mask.share",
+    "mlm_probability": "stages.STAGE.mask.share",
     "mask_history": "stages.STAGE.data.train_on",
     "num_train_epochs": "stages.STAGE.epochs",
     "num_epochs": "stages.STAGE.epochs",

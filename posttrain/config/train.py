@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -62,15 +62,43 @@ class PretrainStage(FixedDataStage):
     data: TextDataConfig
 
 
+class MaskConfig(Config):
+    """Which tokens an encoder has to find."""
+
+    share: Share = 0.15
+    """Share of the tokens that are to be found."""
+    units: Literal["tokens", "words", "spans"] = "tokens"
+    """Choose single tokens, whole words, or spans of whole words."""
+    hidden: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of these that stand behind the mask token."""
+    random: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of these that a random token stands in for; the rest is left as it is."""
+    span_end: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Of `spans`: chance that one ends behind each of its words."""
+    span_words: PositiveInt = 10
+    """Of `spans`: longest one."""
+
+    @classmethod
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Read `mask: 0.3`."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return {"share": value} if is_number else None
+
+    @model_validator(mode="after")
+    def _check_rest(self) -> MaskConfig:
+        if self.hidden + self.random > 1 + 1e-9:
+            raise ValueError("`hidden` and `random` are shares of the same tokens: at most 1")
+        return self
+
+
 class MlmStage(FixedDataStage):
     """Masked language modelling for encoders (BERT, ModernBERT): learn hidden tokens of text."""
 
     stage: Literal["mlm"]
     name: StageName = "mlm"
     data: TextDataConfig
-    mask_share: Share = 0.15
-    """Share of the tokens that are to be found; of these 80 % are hidden behind the mask token,
-    10 % replaced by a random one and 10 % left."""
+    mask: MaskConfig = MaskConfig()
+    """What is hidden; `mask: 0.3` is its share."""
 
 
 class RewardStage(FixedDataStage):

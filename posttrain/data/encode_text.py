@@ -82,7 +82,8 @@ def check_room(config: TextDataConfig, frame: Frame) -> int:
         DataError: They leave none for a token that another one predicts.
     """
     marks = len(frame.before) + len(frame.behind)
-    size, least = config.block_tokens - marks, _least(frame)
+    # With one more, a block can always lend its successor a token to be predicted from.
+    size, least = config.block_tokens - marks, 2 * _least(frame) - 1
     if size < least:
         raise DataError(
             f"data.block_tokens: {config.block_tokens} leaves no room for a token to predict",
@@ -108,8 +109,8 @@ def cut_blocks(
         join: Lay documents end to end; else each stays by itself and only long ones are cut.
 
     Yields:
-        Blocks; each knows the document in which it starts. A block of one token, which nothing
-        predicts, is left out.
+        Blocks; each knows the document in which it starts. Every token of every document is in
+        one of them, so all are trained but the first of each block.
     """
     held: Array = np.zeros(0, np.int32)
     places: Array = np.zeros((0, 2), np.int64)
@@ -122,16 +123,18 @@ def cut_blocks(
         held = np.concatenate([held, block.token_ids])
         ends = [len(held)] if join else [*starts[1:].tolist(), len(held)]
         cuts = _cuts(ends, size, 1 if join else _least(frame))
-        if ready := cuts[:-1] if join else cuts:
-            yield _lay_out(held, starts, places, ready, frame)
-        done = int(cuts[-1][0]) if join and len(cuts) else len(held)
+        if join:  # the last one grows, and may have to borrow a token of the one before it
+            cuts = cuts[:-2]
+        if cuts:
+            yield _lay_out(held, starts, places, cuts, frame)
+        done = (cuts[-1][1] if cuts else 0) if join else len(held)
         held = held[done:]
         # The document across the cut goes on.
         first = max(0, int(np.searchsorted(starts, done, side="right")) - 1)
         first = first if len(held) else len(starts)
         starts, places = np.maximum(starts[first:] - done, 0), places[first:]
     if len(held):
-        yield _lay_out(held, starts, places, [(0, len(held))], frame)
+        yield _lay_out(held, starts, places, _cuts([len(held)], size, _least(frame)), frame)
 
 
 def _starts(lengths: Array) -> Array:

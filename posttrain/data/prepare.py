@@ -32,7 +32,7 @@ from posttrain.files import (
 from posttrain.logs import say
 
 # Part of every cache key: raise it whenever the same input would be encoded differently.
-_FORMAT_VERSION = 6
+_FORMAT_VERSION = 7
 # What changes how fast, or what is told, but no example.
 _WITHOUT_EFFECT = {"workers"}
 _LOOK_SECONDS = 0.2

@@ -31,12 +31,7 @@ def train_mlm(job: TrainingJob) -> TrainingSummary:
 def _build_method(job: TrainingJob, model: Any, data: PreparedData) -> Method:
     tokenizer = load_tokenizer(job.recipe.model)
     _check_lengths(model.config, data)
-    masking = Masking(
-        job.stage.mask_share,
-        tokenizer.mask_token_id,
-        frozenset(tokenizer.all_special_ids),
-        len(tokenizer),
-    )
+    masking = Masking.build(job.stage.mask, tokenizer)
     return Method(
         MaskedObjective(packed=can_pack_encoder(model.config)),
         _mask(masking, [job.recipe.seed, _TRAIN]),

@@ -16,10 +16,12 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from posttrain.config.train import MaskConfig
 from posttrain.data.masking import Masking, mask_batch
 from posttrain.layout import Segment, build_batch
 from posttrain.models.attention import register_attention
 from posttrain.models.masked import can_pack_encoder, prepare_masked, score_masked
+from posttrain.training.mlm import MaskedObjective
 
 VOCABULARY = 97
 MASK = 4
@@ -61,7 +63,7 @@ def build_model(family: str, attention: str = "eager") -> Any:
 def make_batch(lengths: list[int] = LENGTHS) -> dict[str, Any]:
     random = np.random.default_rng(7)
     segments = [Segment(random.integers(5, VOCABULARY, n), np.zeros(n)) for n in lengths]
-    masking = Masking(0.3, MASK, {0, 1, 2, MASK}, VOCABULARY)
+    masking = Masking(MaskConfig(share=0.3), MASK, [0, 1, 2, MASK], VOCABULARY)
     packed = mask_batch(build_batch(segments), masking, [1])
     return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in packed.items()}
 
@@ -117,6 +119,39 @@ def test_packed_gradients_equal_transformers_one_by_one(family, back_end, length
         for n in expected
     )
     assert worst < 1e-5
+
+
+def pad(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The batch as transformers takes it: a padded row a text, -100 where nothing is asked."""
+    table = batch["segments"]
+    shape = (len(table.lengths), max(table.lengths))
+    ids, seen = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, -100)
+    asked = torch.full((table.total_tokens,), -100)
+    asked[batch["score_positions"]] = batch["score_targets"]
+    for row, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
+        ids[row, :length] = batch["input_ids"][0, start : start + length]
+        labels[row, :length] = asked[start : start + length]
+        seen[row, :length] = 1
+    return {"input_ids": ids, "attention_mask": seen, "labels": labels}
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_loss_and_gradients_equal_transformers_own_masked_loss_on_padded_rows(family):
+    batch = make_batch()
+    plain, packed = build_model(family, "sdpa"), build_model(family, "posttrain_sdpa")
+    loss = plain(**pad(batch)).loss
+    loss.backward()
+    prepare_masked(packed)
+    objective = MaskedObjective(packed=True)
+    result = objective.measure(packed, batch, objective.weigh(batch))
+    result.loss.backward()
+    torch.testing.assert_close(result.loss, loss, rtol=1e-6, atol=1e-6)
+    found = dict(packed.named_parameters())
+    for name, parameter in plain.named_parameters():
+        if parameter.grad is not None:
+            error = (found[name].grad - parameter.grad).norm()
+            assert error <= 1e-5 * parameter.grad.norm().clamp_min(1e-3), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
