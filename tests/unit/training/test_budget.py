@@ -73,7 +73,7 @@ def build_masked(folder):
 
 
 def build_pairs():
-    trees = [(9, 5, 3), (4, 8, 8), (20, 6, 11), (3, 2, 1)]
+    trees = [(9, 5, 3), (4, 8, 7), (20, 6, 11), (3, 2, 1)]
     segments = []
     for prompt, chosen, rejected in trees:
         root = len(segments)
@@ -226,7 +226,8 @@ def room_for(tokens, *, from_call=0):
         handle.remove()
 
 
-TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
+TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second", "mfu"}
+TIMES |= {"memory_bytes"}
 
 
 def figures(job):
