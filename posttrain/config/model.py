@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from posttrain.config.base import Config, ConfigPath, ModelName, TemplatePath
 
@@ -28,6 +35,18 @@ class ModelConfig(Config):
     """Run Python code that comes with the model. Only for sources you trust."""
 
 
+Tuning = Literal["full", "lora", "qlora"]
+ModulePattern = Annotated[str, Field(min_length=1)]
+"""Modules of a model: one by its name or the end of it, and all inside it. `*` is any part of a
+name, `0-11` any of these numbers; a regular expression is held against the whole name."""
+LayerRange = NonNegativeInt | Annotated[str, Field(pattern=r"^\d+(-\d+)?$")]
+
+
+def _read_list(value: Any) -> Any:
+    """Take one item for a list of it: ``layers: 0-11``."""
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
 class LoraConfig(Config):
     """Low-rank adapters, used where `tuning` is `lora` or `qlora`."""
 
@@ -37,11 +56,38 @@ class LoraConfig(Config):
     """Scale: the update is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of inputs to the update that are dropped."""
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Modules that get an adapter: `all-linear`, or a list such as `[q_proj, v_proj]`."""
+    targets: (
+        Literal["auto", "all-linear"] | Annotated[tuple[ModulePattern, ...], Field(min_length=1)]
+    ) = "auto"
+    """Modules that get an adapter: `auto` is every projection of the model's layers, without
+    routers and heads (of a mixture of experts, those of attention); `all-linear` every linear
+    module but the output layer; or a list such as `[q_proj, v_proj]`, of names, their ends, or
+    patterns."""
+    layers: (
+        Annotated[tuple[LayerRange, ...], BeforeValidator(_read_list), Field(min_length=1)] | None
+    ) = None
+    """Layers whose modules get one, such as `[0, 20-27]`; all where absent."""
+    rank_pattern: dict[ModulePattern, PositiveInt] = Field(default_factory=dict)
+    """Another `rank` for some modules, such as `{mlp: 32, layers.0-11: 4}`; the first that fits."""
+    alpha_pattern: dict[ModulePattern, PositiveFloat] = Field(default_factory=dict)
+    """Another `alpha` for some modules."""
+    rslora: bool = False
+    """Multiply by alpha / sqrt(rank) instead, which keeps high ranks learning (rank-stabilized)."""
+    dora: bool = False
+    """Learn the length of each output's weights apart from their direction (DoRA): closer to full
+    tuning at low ranks, slower."""
+    init: Literal["default", "gaussian", "orthogonal"] = "default"
+    """How fresh adapters begin; with each, the model begins as it was."""
     plus_ratio: Annotated[float, Field(ge=1)] = 1.0
     """Learning rate of the matrices B, which start at 0, as a multiple of that of the matrices A
     (LoRA+); 1 is plain LoRA, 16 usual with it."""
+    train_in_full: tuple[ModulePattern, ...] = ()
+    """Modules trained whole beside the adapters and saved with them, such as `[lm_head, norm]`.
+    Tied embeddings stay tied: naming one of the two trains both."""
+    train_rows: Literal["auto", "added"] | tuple[NonNegativeInt | ModulePattern, ...] = "auto"
+    """Rows of embeddings and output layer trained beside the adapters: `added` are those of the
+    tokens that `extend-tokenizer` has added, `auto` the same where the model has any; or a list of
+    tokens and ids; `[]` trains none."""
 
 
 class ComputeConfig(Config):

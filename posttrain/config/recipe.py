@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
@@ -13,10 +13,17 @@ from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.export import MergeStage, QuantizeStage
 from posttrain.config.harness import HarnessStage
 from posttrain.config.items import GenerateItemsStage
-from posttrain.config.model import ComputeConfig, LoraConfig, ModelConfig, ParallelConfig
+from posttrain.config.model import (
+    ComputeConfig,
+    LoraConfig,
+    ModelConfig,
+    ModulePattern,
+    ParallelConfig,
+    Tuning,
+)
 from posttrain.config.pairs import PairsStage
 from posttrain.config.tracking import TrackingConfig
-from posttrain.config.train import TRAINING_STAGES, AnyTrainingStage, TrainingStage
+from posttrain.config.train import TRAINING_STAGES, AnyTrainingStage, MlmStage, TrainingStage
 from posttrain.config.vocabulary import ExtendTokenizerStage
 
 _Part = TypeVar("_Part", bound=BaseModel)
@@ -53,9 +60,14 @@ class Recipe(Config):
     seed: NonNegativeInt = 0
     """Of the data order, dropout and new weights."""
     model: ModelConfig
-    tuning: Literal["full", "lora", "qlora"] = "full"
-    """What is trained: every weight, low-rank adapters, or these on a model held in four bits."""
+    tuning: Tuning = "full"
+    """What is trained: every weight, low-rank adapters, or these on a model held in four bits. A
+    training stage may have its own `tuning`, `lora`, `train_only` and `freeze`."""
     lora: LoraConfig = LoraConfig()
+    train_only: tuple[ModulePattern, ...] = ()
+    """Of full tuning: modules to train instead of all, such as `[layers.20-27, lm_head]`."""
+    freeze: tuple[ModulePattern, ...] = ()
+    """Of full tuning: modules to leave as they are, such as `[embed_tokens, layers.0-11]`."""
     compute: ComputeConfig = ComputeConfig()
     parallel: ParallelConfig = ParallelConfig()
     """How several processes share the training stages."""
@@ -64,11 +76,54 @@ class Recipe(Config):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Run in order; each takes up where the last one's output is."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_stage_lora(cls, values: Any) -> Any:
+        """Let a stage's `lora` say only what is different from the recipe's."""
+        if not isinstance(values, dict):
+            return values
+        whole, stages = values.get("lora"), values.get("stages")
+        if not isinstance(whole, dict) or not isinstance(stages, list):
+            return values
+        return values | {"stages": [_complete_lora(stage, whole) for stage in stages]}
+
+    @model_validator(mode="after")
+    def _check_tuning(self) -> Recipe:
+        training = [stage for stage in self.stages if isinstance(stage, TrainingStage)]
+        adapted = [stage for stage in training if self.tuned_for(stage).tuning != "full"]
+        parts: list[tuple[str, Recipe | AnyTrainingStage]] = [
+            (f"stage `{stage.name}`: ", stage) for stage in adapted
+        ]
+        if training and len(adapted) == len(training):
+            parts.append(("", self))
+        for where, part in parts:
+            if part.train_only or part.freeze:
+                key = "train_only" if part.train_only else "freeze"
+                raise ValueError(
+                    f"{where}`{key}` is of `tuning: full`; adapters go where `lora.targets` and "
+                    "`lora.layers` say, and nothing else moves"
+                )
+        for stage in adapted:
+            before = self.stage_before(stage)
+            if stage.lora is None or not isinstance(before, TrainingStage):
+                continue
+            held = self.tuned_for(before).lora.model_copy(
+                update={"plus_ratio": stage.lora.plus_ratio}  # of the learning, not of the adapter
+            )
+            if self.leaves_adapter(before) and stage.lora != held:
+                raise ValueError(
+                    f"stage `{stage.name}`: goes on with the adapter of stage `{before.name}`, so "
+                    "its `lora` cannot be another; put a `merge` stage between them"
+                )
+        return self
+
     @model_validator(mode="after")
     def _check_optimizers(self) -> Recipe:
         shared = self.parallel.strategy != "ddp" or self.parallel.deepspeed is not None
         bf16 = self.compute.weights == "bf16"
-        if bf16 and self.tuning != "full":
+        training = [stage for stage in self.stages if isinstance(stage, TrainingStage)]
+        tunings = {self.tuned_for(stage).tuning for stage in training} or {self.tuning}
+        if bf16 and "full" not in tunings:
             raise ValueError(
                 "`compute.weights: bf16` is of `tuning: full`; beside adapters the frozen weights "
                 "follow `compute.precision`, and adapters are fp32"
@@ -103,6 +158,45 @@ class Recipe(Config):
                     )
             seen[stage.name] = stage.stage
         return self
+
+    def tuned_for(self, stage: AnyTrainingStage) -> Recipe:
+        """Return the recipe with what one training stage says of tuning in the place of its own.
+
+        A stage that goes on with the adapter of an earlier one has the `lora` of that stage.
+        """
+        own = {name: getattr(stage, name) for name in ("tuning", "lora", "train_only", "freeze")}
+        tuned = self.model_copy(update={n: value for n, value in own.items() if value is not None})
+        before = self.stage_before(stage)
+        if (
+            stage.lora is None
+            and tuned.tuning != "full"
+            and isinstance(before, TrainingStage)
+            and self.leaves_adapter(before)
+        ):
+            own_ratio = {"plus_ratio": tuned.lora.plus_ratio}  # of the learning, not of the adapter
+            held = self.tuned_for(before).lora.model_copy(update=own_ratio)
+            return tuned.model_copy(update={"lora": held})
+        return tuned
+
+    def stage_before(self, stage: AnyTrainingStage) -> Stage | None:
+        """Find the stage whose model a training stage takes up; None for the recipe's own model."""
+        kinds = ("mlm",) if isinstance(stage, MlmStage) else CHAIN_STAGES
+        wanted, found = named_parent(stage), None
+        for earlier in self.stages:
+            if earlier.name == stage.name:
+                break
+            if earlier.name == wanted or (wanted is None and earlier.stage in kinds):
+                found = earlier
+        return found
+
+    def leaves_adapter(self, stage: Stage | None) -> bool:
+        """Whether what a stage makes is an adapter."""
+        return isinstance(stage, TrainingStage) and self.tuned_for(stage).tuning != "full"
+
+
+def _complete_lora(stage: Any, whole: dict[str, Any]) -> Any:
+    own = stage.get("lora") if isinstance(stage, dict) else None
+    return stage | {"lora": whole | own} if isinstance(own, dict) else stage
 
 
 def _references(stage: Stage) -> Iterator[tuple[str, str, tuple[str, ...]]]:

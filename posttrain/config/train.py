@@ -13,6 +13,7 @@ from posttrain.config.data import (
     PromptDataConfig,
     TextDataConfig,
 )
+from posttrain.config.model import LoraConfig, ModulePattern, Tuning
 from posttrain.config.optimizer import OptimizerConfig, Weight
 from posttrain.config.verl import VerlConfig
 
@@ -24,6 +25,14 @@ class TrainingStage(OptimizerConfig):
 
     start_from: StageName | Literal["base"] | None = None
     """Earlier stage whose model to go on from, or `base`; the latest one where absent."""
+    tuning: Tuning | None = None
+    """Of this stage, instead of the recipe's."""
+    lora: LoraConfig | None = None
+    """Of this stage; what it does not say is the recipe's."""
+    train_only: tuple[ModulePattern, ...] | None = None
+    """Of this stage, instead of the recipe's."""
+    freeze: tuple[ModulePattern, ...] | None = None
+    """Of this stage, instead of the recipe's."""
     batch_tokens: PositiveInt = 8192
     """Most tokens in one packed batch on one device; nothing is padded."""
     activation_checkpointing: bool = False
@@ -52,6 +61,9 @@ class SftStage(FixedDataStage):
     stage: Literal["sft"]
     name: StageName = "sft"
     data: ChatDataConfig
+    neftune_alpha: Weight = 0.0
+    """Strength of the noise on embeddings in training (NEFTune), 5 to 15 is usual: uniform within
+    alpha / sqrt(tokens of the example * width). 0 is none."""
 
 
 class PretrainStage(FixedDataStage):

@@ -39,6 +39,7 @@ from posttrain.models.load import (
     load_model_config,
     load_tokenizer,
 )
+from posttrain.models.lora import merge_into
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest relative difference of logits that rounding the weights explains."""
@@ -220,7 +221,7 @@ def _merge(model: Any, place: Path) -> Any:
     if not hasattr(model, "merge_and_unload"):
         raise ConfigError(f"adapter {place}: {type(model).__name__} cannot be merged into weights")
     try:
-        return model.merge_and_unload(safe_merge=True)
+        return merge_into(model)
     except ValueError as error:  # peft found a value that is not finite
         raise VerificationError(
             f"adapter {place}: {str(error).splitlines()[0]}", hint="train it again"

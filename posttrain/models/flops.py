@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.layout import SegmentTable
-from posttrain.models.lora import is_linear
+from posttrain.models.modules import is_linear
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ def prepare_masked(model: Any) -> None:
             hint="choose BERT, ModernBERT or their like",
         )
     request: dict[str, Tensor] = {}
-    model_forward, layers_forward, head_forward = model.forward, layers.forward, head.forward
+    model_forward, layers_forward = model.forward, layers.forward
+    head_forward = type(head).forward
 
     @functools.wraps(model_forward)
     def take_request(*args: Any, **kwargs: Any) -> Any:
@@ -91,7 +92,7 @@ def prepare_masked(model: Any) -> None:
 
     def score(self: Any, hidden: Tensor) -> Tensor:
         if (targets_N := request.pop("score_targets", None)) is None:
-            return head_forward(hidden)
+            return head_forward(self, hidden)  # of this very layer: adapters may train a copy
         bias = getattr(self, "bias", None)
         return torch.stack(score_tokens(hidden[0], self.weight, bias, targets_N), dim=-1)[None]
 

@@ -84,7 +84,7 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
         raise ConfigError(f"{type(model).__name__} cannot score chosen positions only")
     head = model.get_output_embeddings()
     request: dict[str, Any] = {}
-    model_forward, head_forward = model.forward, head.forward
+    model_forward, head_forward = model.forward, type(head).forward
 
     # Not a module hook: peft before 0.21 calls the model's `forward`, which passes hooks by.
     @functools.wraps(model_forward)
@@ -101,7 +101,7 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
     def score(self: nn.Module, hidden: Tensor) -> Tensor:
         targets_N = request.pop("targets", None)
         if targets_N is None:
-            return head_forward(hidden)
+            return head_forward(self, hidden)  # of this very layer: adapters may train a copy
         weight, bias = _weights(self)
         cooled = hidden[0]
         if (temperature := request["temperature"]) != 1.0:

@@ -14,12 +14,14 @@ from posttrain.config.recipe import Recipe
 from posttrain.config.train import FixedDataStage, GrpoStage, OnlineStage, PpoStage, TrainingStage
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
-from posttrain.models.load import load_base_config
-from posttrain.models.lora import count_lora_parameters
+from posttrain.models.load import find_model, is_adapter, load_base_config
+from posttrain.models.lora import shape_adapter
 from posttrain.models.memory import MemoryEstimate, WeightBytes, estimate_memory, weigh_frozen
 from posttrain.runs.prepare import prepare_stages
 from posttrain.training.batches import Schedule, build_schedule
-from posttrain.training.optimizers import STATE_BYTES, weigh_state
+from posttrain.training.guards import count_parameters
+from posttrain.training.model import choose_trained
+from posttrain.training.optimizers import weigh_state
 from posttrain.training.rewards import check_references
 from posttrain.training.rollouts import check_room
 from posttrain.training.schedules import plan_rates
@@ -47,8 +49,9 @@ def plan_recipe(recipe: Recipe) -> str:
     if any(isinstance(stage, TrainingStage) for stage in recipe.stages):
         config = load_base_config(recipe.model)
         for stage, data, _ in prepare_stages(recipe):
+            tuned = _settle_tuning(recipe, stage)
             plan = (
-                [f"  {data}"] if isinstance(data, str) else _plan_stage(recipe, stage, data, config)
+                [f"  {data}"] if isinstance(data, str) else _plan_stage(tuned, stage, data, config)
             )
             lines += ["", f"stage {stage.name}:", *plan]
     return "\n".join(lines)
@@ -70,7 +73,7 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         schedule = build_schedule(data.train, stage, seed=recipe.seed)
         yield from _plan_batches(stage, data, schedule)
         largest, steps = int(schedule.batch_size_tokens.max()), schedule.steps
-    total, trainable, held = _count_parameters(recipe, stage, config)
+    total, trainable, held = count_stage_parameters(recipe, stage, config)
     yield f"  parameters  {trainable:,} of {total:,} trainable ({recipe.tuning})"
     yield f"  optimizer   {_describe_rates(stage, steps)}"
     memory = estimate_memory(
@@ -151,10 +154,36 @@ def _plan_rollouts(stage: OnlineStage, data: PreparedData) -> Iterator[str]:
 # For the example of what sharing saves: one usual machine.
 _DEVICES = 8
 _HEADS = {"mlm": "MaskedLM", "reward": "SequenceClassification"}
+_TASKS = {"mlm": None, "reward": "SEQ_CLS"}
 
 
-def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, WeightBytes]:
-    """Total and trainable parameters, and what holding them takes; from shapes alone."""
+def _settle_tuning(recipe: Recipe, stage: Any) -> Recipe:
+    """What the stage will train: rows of added tokens only where nothing before it has."""
+    tuned = recipe.tuned_for(stage)
+    if _starts_at_base(recipe, stage) or tuned.lora.train_rows not in ("auto", "added"):
+        return tuned
+    return tuned.model_copy(update={"lora": tuned.lora.model_copy(update={"train_rows": ()})})
+
+
+def _starts_at_base(recipe: Recipe, stage: Any) -> bool:
+    """Whether only adapters come between the recipe's model and the stage."""
+    before = recipe.stage_before(stage)
+    while recipe.leaves_adapter(before):
+        before = recipe.stage_before(before)  # type: ignore[arg-type] # it leaves an adapter
+    return before is None
+
+
+def count_stage_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, WeightBytes]:
+    """Count what a stage will train, from shapes alone: the model is built without memory.
+
+    Args:
+        recipe: As ``Recipe.tuned_for`` returns it for the stage.
+        stage: A training stage.
+        config: The model's transformers config.
+
+    Returns:
+        Total and trainable parameters, and what holding them takes.
+    """
     import torch
     import transformers
 
@@ -162,19 +191,24 @@ def _count_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int
     if head == "SequenceClassification":
         config = copy.deepcopy(config)
         config.num_labels = 1
+    bf16 = recipe.compute.arithmetic == "bf16"
     with torch.device("meta"):
         model = getattr(transformers, f"AutoModelFor{head}").from_config(
             config, trust_remote_code=recipe.model.trust_remote_code
         )
-    model.tie_weights()
-    total = sum(parameter.numel() for parameter in model.parameters())
+        model.tie_weights()
+        frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
+        task = _TASKS.get(stage.stage, "CAUSAL_LM")
+        place = find_model(recipe.model.path)
+        if is_adapter(place) and recipe.tuning != "full" and _starts_at_base(recipe, stage):
+            model = shape_adapter(model, place, task)
+        else:
+            model = choose_trained(recipe, model, task)
     value_head = config.get_text_config().hidden_size + 1 if stage.stage == "ppo" else 0
+    trainable, total = count_parameters(model)
+    trainable, total = trainable + value_head, total + value_head
+    state = weigh_state(model, stage) / trainable
     if recipe.tuning == "full":
-        trained = 2 if recipe.compute.weights == "bf16" else 4
-        held = WeightBytes(trained=trained, optimizer=weigh_state(model, stage) / total)
-        return total + value_head, total + value_head, held
-    added = count_lora_parameters(model, recipe.lora) + value_head
-    bf16 = recipe.compute.arithmetic == "bf16"
-    frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
-    held = WeightBytes(frozen=frozen, optimizer=STATE_BYTES[stage.optimizer])
-    return total + added, added, held
+        each = 2 if recipe.compute.weights == "bf16" else 4
+        return total, trainable, WeightBytes(trained=each, frozen=each, optimizer=state)
+    return total, trainable, WeightBytes(frozen=frozen, optimizer=state)

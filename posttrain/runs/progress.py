@@ -21,6 +21,7 @@ from posttrain.config.recipe import (
     replace_sources,
     stage_sources,
 )
+from posttrain.config.train import TrainingStage
 from posttrain.data.sources import check_source
 from posttrain.errors import ConfigError, DataError
 from posttrain.files import digest_file, digest_json
@@ -238,9 +239,10 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     basis["helpers"] = [progress.made_by(name, stage).digest for name in _helpers(stage)]
     if (rewards := getattr(stage, "rewards", None)) and rewards.model:
         basis["helpers"].append(digest_place(rewards.model))
-    if hasattr(stage, "learning_rate"):
-        basis["tuning"] = recipe.tuning
-        basis["lora"] = None if recipe.tuning == "full" else recipe.lora.model_dump(mode="json")
+    if isinstance(stage, TrainingStage):
+        tuned = recipe.tuned_for(stage).model_dump(mode="json")
+        parts = ("train_only", "freeze") if tuned["tuning"] == "full" else ("lora",)
+        basis["tuning"] = {name: tuned[name] for name in ("tuning", *parts)}
     if tasks := getattr(stage, "tasks_folder", None):
         basis["tasks"] = {str(f): digest_file(f) for f in sorted(tasks.rglob("*")) if f.is_file()}
     if compared := getattr(stage, "compare_to", None):

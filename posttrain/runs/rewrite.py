@@ -105,6 +105,19 @@ class StageRewriter:
             "lr_scheduler_type": lambda k, v: self._set(
                 k, OLD_NAMES["lr_scheduler_type"], _SCHEDULES.get(v, v)
             ),
+            **dict.fromkeys(
+                ("modules_to_save", "additional_target", "frozen_parameters"), self._set_modules
+            ),
+            **dict.fromkeys(
+                [name for name, key in OLD_NAMES.items() if key == "train_only"],
+                lambda k, v: self._drop(k, "name the layers: train_only: [layers.20-27, lm_head]"),
+            ),
+            "init_lora_weights": self._set_init,
+            "trainable_token_indices": lambda k, v: self._set(
+                k,
+                OLD_NAMES[k],
+                sorted({i for ids in v.values() for i in ids} if isinstance(v, dict) else v),
+            ),
             "output_dir": self._set_output,
             "deepspeed": self._set_deepspeed,
             "warmup_steps": self._set_warmup_steps,
@@ -228,9 +241,7 @@ class StageRewriter:
             self.carried += 1
 
     def _set_tuning(self, key: str, value: Any) -> None:
-        chosen = (
-            {True: "lora", False: "full"}.get(value, value) if isinstance(value, bool) else value
-        )
+        chosen = {"True": "lora", "False": "full", "freeze": "full"}.get(str(value), value)
         self._set(key, "tuning", chosen)
 
     def _set_bits(self) -> None:
@@ -253,6 +264,16 @@ class StageRewriter:
         self._set(
             key, "lora.targets", "all-linear" if listed in (["all"], ["all-linear"]) else listed
         )
+
+    def _set_modules(self, key: str, value: Any) -> None:
+        listed = value if isinstance(value, list) else [p.strip() for p in str(value).split(",")]
+        self._set(key, OLD_NAMES[key.rpartition(".")[2]], listed)
+
+    def _set_init(self, key: str, value: Any) -> None:
+        if value in ("gaussian", "orthogonal"):
+            self._set(key, OLD_NAMES["init_lora_weights"], value)
+        elif value is not True:
+            self._drop(key, f"adapters do not begin as {value} here; see lora.init")
 
     def _set_precision(self, key: str, value: Any) -> None:
         if value is True and key.endswith("bf16"):

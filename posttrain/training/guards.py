@@ -21,11 +21,16 @@ def check_trainable(model: Any) -> tuple[int, int]:
     Raises:
         VerificationError: Nothing is trainable.
     """
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(count_elements(p) for p in model.parameters())
+    trainable, total = count_parameters(model)
     if not trainable:
         raise VerificationError("no parameter of the model is trainable; training would do nothing")
     return trainable, total
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Count the trainable and all parameters of a model; tied weights count once."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trainable, sum(count_elements(p) for p in model.parameters())
 
 
 def check_gradients(model: Any, step: int, *, may_vanish: bool = False) -> torch.Tensor:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from posttrain.config.recipe import Recipe
 from posttrain.errors import ConfigError
 from posttrain.logs import say
 from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.freeze import freeze_parts
 from posttrain.models.load import Quantization, load_model
-from posttrain.models.lora import add_lora, widen_norms
+from posttrain.models.lora import add_lora, describe_adapters, merge_into, widen_norms
 from posttrain.models.packed import check_packable, prepare_packed
+from posttrain.models.rows import find_rows
 from posttrain.runtime import set_seed
 from posttrain.training.stage import TrainingJob
 
@@ -72,7 +75,7 @@ def prepare_tuning(job: TrainingJob, model: Any) -> None:
     if job.recipe.tuning != "full":
         widen_norms(model)
     if job.stage.activation_checkpointing:
-        _enable_checkpointing(model)
+        enable_checkpointing(model)
 
 
 def tune(job: TrainingJob, model: Any, task: str | None = "CAUSAL_LM") -> Any:
@@ -84,21 +87,47 @@ def tune(job: TrainingJob, model: Any, task: str | None = "CAUSAL_LM") -> Any:
         task: What the model does, as peft calls it.
 
     Raises:
-        ConfigError: Its weights are quantized and shall be trained.
+        ConfigError: Its weights are quantized and shall be trained, or a setting means no module.
     """
-    adapters = job.recipe.tuning != "full"
+    recipe = job.recipe
+    adapters = recipe.tuning != "full"
     if not adapters and getattr(model, "is_quantized", False):
         raise ConfigError(
-            f"model {job.recipe.model.path}: its weights are quantized and cannot be trained",
+            f"model {recipe.model.path}: its weights are quantized and cannot be trained",
             hint="set tuning=lora, or start from the model before quantization",
         )
-    if not hasattr(model, "peft_config"):
-        return add_lora(model, job.recipe.lora, task) if adapters else model
-    if adapters:
+    held = hasattr(model, "peft_config")
+    if held and adapters:
         say("going on with the adapter that the model folder holds; `lora` is not used")
         return model
-    # Full tuning on top of an adapter: its update becomes part of the weights first.
-    return model.merge_and_unload().requires_grad_(True)
+    if held:
+        # Full tuning on top of an adapter: its update becomes part of the weights first.
+        model = merge_into(model).requires_grad_(True)
+    tuned = choose_trained(recipe, model, task)
+    if adapters:
+        say(describe_adapters(tuned))
+    return tuned
+
+
+def choose_trained(recipe: Recipe, model: Any, task: str | None) -> Any:
+    """Choose what of a whole model is trained; the same for a model without memory.
+
+    Args:
+        recipe: Of one stage, as ``Recipe.tuned_for`` returns it.
+        model: Possibly on the meta device.
+        task: What the model does, as peft calls it.
+
+    Returns:
+        The model, with fresh adapters where the recipe wants them.
+
+    Raises:
+        ConfigError: A setting means no module or row, or nothing is left to train.
+    """
+    if recipe.tuning == "full":
+        freeze_parts(model, recipe.train_only, recipe.freeze)
+        return model
+    count = model.get_input_embeddings().weight.shape[0]
+    return add_lora(model, recipe.lora, task, find_rows(recipe.lora, recipe.model, count))
 
 
 def _build_value_head(model: Any) -> Any:
@@ -111,11 +140,15 @@ def _build_value_head(model: Any) -> Any:
     return head
 
 
-def _enable_checkpointing(model: Any) -> None:
+def enable_checkpointing(model: Any) -> None:
+    """Compute activations twice and keep only the layers' inputs."""
     # transformers renamed it after 5.17 and warns of the old name.
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    # Only the reentrant kind needs gradients at the embeddings; they would have every layer below
+    # the lowest trained one differentiated for nothing.
+    model.disable_input_require_grads()
 
 
 def weight_dtype(tuning: str, precision: str, trained: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from posttrain.config.model import LoraConfig
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import GrpoStage, PpoStage
 from posttrain.config.verl_keys import read_verl_setting
@@ -22,6 +23,11 @@ _MICRO = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
 _TENSOR_PARALLEL = "actor_rollout_ref.rollout.tensor_model_parallel_size"
 # Of vLLM's adapters.
 _MOST_RANK = 512
+
+
+# Settings of adapters that verl has no word for, and what they are without it.
+_NOT_IN_VERL = ("dropout", "layers", "rank_pattern", "alpha_pattern", "rslora", "dora", "init",
+                "train_in_full")  # fmt: skip
 
 
 def check_method(recipe: Recipe, stage: RolloutStage) -> None:
@@ -42,8 +48,13 @@ def check_method(recipe: Recipe, stage: RolloutStage) -> None:
             f"{lora.alpha:g} and {lora.rank}",
             hint="round them",
         )
-    if recipe.tuning == "lora" and lora.dropout:
-        raise ConfigError(f"{name}: verl has no lora.dropout", hint="set lora.dropout=0")
+    if recipe.tuning == "full" and (recipe.train_only or recipe.freeze):
+        raise ConfigError(
+            f"{name}: verl trains every weight or adapters; it has no train_only and no freeze",
+            hint="leave them out, or set engine=local",
+        )
+    if recipe.tuning == "lora":
+        _check_lora(name, lora)
     _check_optimizer(stage, lora.plus_ratio, name)
     rewards = stage.rewards
     if (rewards.model or rewards.model_from) and stage.verl.rollout_backend == "trtllm":
@@ -146,6 +157,25 @@ def _batch_settings(stage: RolloutStage) -> dict[str, Any]:
     }
 
 
+def _check_lora(name: str, lora: LoraConfig) -> None:
+    """Refuse adapters that verl cannot build.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    plain = LoraConfig()
+    for key in _NOT_IN_VERL:
+        if getattr(lora, key) != getattr(plain, key):
+            raise ConfigError(
+                f"{name}: verl has no lora.{key}", hint="leave it out, or set engine=local"
+            )
+    if lora.train_rows not in ("auto", ()):
+        raise ConfigError(
+            f"{name}: verl trains no rows (lora.train_rows)",
+            hint="leave it out, or set engine=local",
+        )
+
+
 def _model_settings(job: TrainingJob, model: str, folder: Path) -> dict[str, Any]:
     lora = job.recipe.lora
     settings = {
@@ -157,7 +187,7 @@ def _model_settings(job: TrainingJob, model: str, folder: Path) -> dict[str, Any
     adapters = {
         "lora_rank": lora.rank,
         "lora_alpha": int(lora.alpha),
-        "target_modules": lora.targets,
+        "target_modules": "all-linear" if lora.targets == "auto" else lora.targets,
     }
     if job.recipe.tuning == "lora":
         settings |= adapters

@@ -13,6 +13,7 @@ from posttrain.errors import CheckpointError, DataError
 from posttrain.files import publish_folder, write_json, write_jsonl
 from posttrain.logs import say
 from posttrain.models.load import find_model, load_model, load_model_config, load_tokenizer
+from posttrain.models.rows import VOCABULARY_REPORT
 from posttrain.vocabulary.bpe import ByteBpe, load_byte_bpe, save_tokenizer, to_text
 from posttrain.vocabulary.learn import count_uses, learn_tokens
 from posttrain.vocabulary.proof import (
@@ -26,7 +27,7 @@ from posttrain.vocabulary.resize import grow_model
 from posttrain.vocabulary.texts import Texts, read_domain, settled_path
 from posttrain.vocabulary.wanted import merge_wanted
 
-REPORT = "vocabulary.json"
+REPORT = VOCABULARY_REPORT
 
 
 @dataclass(frozen=True)

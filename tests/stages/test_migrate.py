@@ -181,6 +181,19 @@ def test_a_flat_lora_yaml(migrate):
     assert "some_switch_of_theirs: no such setting here" in said
 
 
+def test_what_is_trained_is_carried_over(migrate):
+    settings = FLAT + (
+        "use_dora: true\nuse_rslora: true\nadditional_target: embed_tokens,lm_head\n"
+        "init_lora_weights: gaussian\nneftune_noise_alpha: 5\nfreeze_trainable_layers: 2\n"
+    )
+    recipe, _, said = migrate(settings)
+    lora = recipe.lora
+    assert (lora.dora, lora.rslora, lora.init) == (True, True, "gaussian")
+    assert lora.train_in_full == ("embed_tokens", "lm_head")
+    assert recipe.stages[0].neftune_alpha == 5
+    assert "not carried over: freeze_trainable_layers: name the layers: train_only" in said
+
+
 def test_sections_of_two_stages_and_a_deepspeed_file(migrate, tmp_path):
     (tmp_path / "ds.json").write_text(json.dumps(ZERO))
     recipe, _, _ = migrate(SECTIONS)

@@ -42,7 +42,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     if isinstance(stage, GrpoStage | PpoStage) and stage.engine == "verl":
         from posttrain.training.verl import check_verl
 
-        check_verl(progress.recipe.model_copy(update={"model": model}), stage)
+        check_verl(progress.recipe.tuned_for(stage).model_copy(update={"model": model}), stage)
     tokenizer = load_tokenizer(model)
     config = load_base_config(model)
     if stage.stage == "mlm":
@@ -79,7 +79,7 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
 
     progress, folder = context.progress, context.folder
     start = progress.model_for(stage)
-    recipe = progress.recipe.model_copy(update={"model": start})
+    recipe = progress.recipe.tuned_for(stage).model_copy(update={"model": start})
     if is_main_process():
         write_json(folder / "environment.json", describe_environment(context.compute))
     stage = settle_reward_model(stage, progress)

@@ -1,0 +1,69 @@
+"""What `plan` counts without building weights is what training trains."""
+
+import pytest
+
+from posttrain.config.load import build_recipe
+from posttrain.config.model import LoraConfig, ModelConfig
+from posttrain.models.load import load_base_config, load_model
+from posttrain.models.lora import add_lora
+from posttrain.runs.plan import count_stage_parameters
+from posttrain.runtime import Compute
+from posttrain.training.guards import check_trainable
+from posttrain.training.model import build_model
+from posttrain.training.reward import build_reward_model
+from posttrain.training.stage import TrainingJob
+
+SFT = {"stage": "sft", "data": {"sources": [{"path": "/rows.jsonl"}]}}
+REWARD = {"stage": "reward", "data": {"sources": [{"path": "/pairs.jsonl"}]}}
+SETTINGS = {
+    "full": {},
+    "frozen": {"freeze": ["embed_tokens", "layers.0"]},
+    "part": {"train_only": ["layers.1-2.mlp"]},
+    "lora": {"tuning": "lora", "lora": {"rank": 3}},
+    "all-linear": {"tuning": "lora", "lora": {"targets": "all-linear"}},
+    "dora": {"tuning": "lora", "lora": {"dora": True, "layers": [1], "rank_pattern": {"mlp": 5}}},
+    "whole": {"tuning": "lora", "lora": {"train_in_full": ["lm_head", "input_layernorm"]}},
+    "rows": {"tuning": "lora", "lora": {"train_rows": [5, 9, "the"], "init": "orthogonal"}},
+}
+
+
+def count_both(stage, settings, path, tmp_path, build):
+    values = {"name": "r", "model": {"path": path}, "stages": [stage], **settings}
+    recipe = build_recipe(values, (), "test")
+    stage = recipe.stages[0]
+    tuned = recipe.tuned_for(stage)
+    total, trainable, _ = count_stage_parameters(tuned, stage, load_base_config(recipe.model))
+    compute = Compute("cpu", "fp32", 1, "a test")
+    model = build(TrainingJob(tuned, stage, tmp_path, compute, ""))
+    return (trainable, total), check_trainable(model)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_count_is_what_is_trained(name, tmp_path):
+    planned, real = count_both(SFT, SETTINGS[name], "tiny", tmp_path, build_model)
+    assert planned == real
+    assert 0 < real[0] <= real[1]
+
+
+def test_a_qlora_of_every_kind_is_counted_too(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    lora = {"dora": True, "rank_pattern": {"mlp": 5}, "train_rows": [5], "train_in_full": ["norm"]}
+    settings = {"tuning": "qlora", "lora": lora}
+    planned, real = count_both(SFT, settings, "tiny", tmp_path, build_model)
+    assert planned == real
+
+
+@pytest.mark.parametrize("name", ["full", "part", "lora", "rows"])
+def test_a_reward_model_is_counted_with_its_head(name, tmp_path):
+    settings = SETTINGS[name]
+    planned, real = count_both(REWARD, settings, "tiny", tmp_path, build_reward_model)
+    assert planned == real
+
+
+def test_an_adapter_that_is_trained_on_is_counted_as_it_is(tmp_path):
+    base = load_model(ModelConfig(path="tiny"), attention="sdpa", dtype="float32")
+    config = LoraConfig(rank=7, dora=True, train_in_full=("model.norm",))
+    add_lora(base, config, rows=(4, 5)).save_pretrained(tmp_path / "adapter")
+    settings = {"tuning": "lora", "lora": {"rank": 2}}
+    planned, real = count_both(SFT, settings, str(tmp_path / "adapter"), tmp_path, build_model)
+    assert planned == real
