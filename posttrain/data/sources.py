@@ -11,6 +11,7 @@ from typing import Any
 from posttrain.config.data import SourceConfig, TextDataConfig, TurnName
 from posttrain.data.expansion import check_source, expand_source
 from posttrain.data.formats import FORMATS, choose_format
+from posttrain.data.formats.row_weight import FIELD, convert_weighed
 from posttrain.data.formats.text import TEXT_FIELDS, convert_text
 from posttrain.data.readers import (
     TEXT_ENDINGS,
@@ -112,7 +113,8 @@ def build_converter(
     if name == "text":
         convert = partial(convert_text, text_fields=tuple(text_fields))
     else:
-        convert, optional = FORMATS[name].convert, FORMATS[name].optional
+        convert = partial(convert_weighed, FORMATS[name].convert)
+        optional = (*FORMATS[name].optional, FIELD)
     if not source.columns and not source.turns:
         return convert
     return partial(_convert_renamed, convert, source.columns, source.turns, frozenset(optional))

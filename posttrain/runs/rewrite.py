@@ -127,6 +127,12 @@ class StageRewriter:
             "mask_history": lambda k, v: (
                 self._set(k, OLD_NAMES[k], "last_assistant") if v else None
             ),
+            **dict.fromkeys(
+                ("train_on_prompt", "train_on_inputs"),
+                lambda k, v: (
+                    self._set(k, OLD_NAMES["train_on_prompt"], "everything") if v else None
+                ),
+            ),
             "reward_model_name_or_path": self._set_reward,
             "reward_model": self._set_reward,
             "ppo_mini_batch_size": self._set_updates,

@@ -297,5 +297,20 @@ def test_four_bits_are_qlora(migrate, settings, tuning, dropped):
     assert dropped in said
 
 
+@pytest.mark.parametrize(
+    ("settings", "train_on"),
+    [
+        ("mask_history: true", "last_assistant"),
+        ("mask_history: false", "all_assistant"),
+        ("train_on_prompt: true", "everything"),
+        ("train_on_inputs: false", "all_assistant"),
+    ],
+)
+def test_what_other_tools_mask_is_what_is_trained_here(migrate, settings, train_on):
+    recipe, _, said = migrate(f"model_name_or_path: a/b\ntrain_file: x.jsonl\n{settings}\n")
+    assert recipe.stages[0].data.train_on == train_on
+    assert "not carried over: " not in said
+
+
 def test_no_old_name_is_both_carried_and_not_needed():
     assert not set(OLD_NAMES) & set(NOT_NEEDED)
