@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from posttrain.config.model import ModelConfig
-from posttrain.config.train import DpoStage, GrpoStage, PpoStage
+from posttrain.config.train import DpoStage, GrpoStage, MaskConfig, PpoStage
 from posttrain.data.masking import Masking, mask_batch
 from posttrain.errors import PosttrainError
 from posttrain.files import load_json, load_jsonl
@@ -67,7 +67,7 @@ def build_masked(folder):
         head="MaskedLM",
     )
     segments = [Segment(np.arange(n) % 15 + 3, np.zeros(n)) for n in (30, 12, 25, 7, 41)]
-    masking = Masking(0.3, 4, frozenset({0, 1, 2, 3, 4}), 20)
+    masking = Masking(MaskConfig(share=0.3), 4, [0, 1, 2, 3, 4], 20)
     batch = mask_batch(build_batch(segments), masking, [1])
     return model, MaskedObjective(packed=True), to_tensors(batch)
 
