@@ -153,11 +153,16 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush every file below ``folder`` to the disk, and make them readable as umask says."""
+    """Flush all that is below ``folder`` to the disk, and make it readable as umask says."""
     mask = _umask()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_symlink():
+            continue
+        if path.is_file():
             path.chmod(0o666 & ~mask)
+            _sync(path)
+        elif path.is_dir():
+            path.chmod(0o777 & ~mask)
             _sync(path)
     _sync(folder)
 

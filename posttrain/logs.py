@@ -46,39 +46,42 @@ def show(text: str) -> None:
 
 def _append(text: str) -> None:
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    for file in _log_files:
+    for file in list(_log_files):
         try:
             file.write("".join(f"{stamp} {line}\n" for line in text.splitlines() or [""]))
             file.flush()
         except OSError as error:
-            raise _log_error(Path(file.name), error) from error
-
-
-def _log_error(path: Path, error: OSError) -> PosttrainError:
-    reason = error.strerror or str(error)
-    return PosttrainError(
-        f"cannot write {path}: {reason}", hint="free the space or choose another output=DIR"
-    )
+            # What is said is a copy; no run ends because its copy has no room.
+            _log_files.remove(file)
+            reason = error.strerror or str(error)
+            say(f"warning: cannot write {file.name}: {reason}; what follows is not in it")
 
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Copy all that is said and shown inside the block to ``path``, appending, with time stamps.
 
+    A file that can no longer be written is given up, with one line.
+
     Raises:
-        PosttrainError: It cannot be written.
+        PosttrainError: It cannot be opened.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("a", encoding="utf-8")
+        file = path.open("a", encoding="utf-8")
     except OSError as error:
-        raise _log_error(path, error) from error
-    with opened as file:
-        _log_files.append(file)
-        try:
-            yield
-        finally:
+        raise PosttrainError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="free the space or choose another output=DIR",
+        ) from error
+    _log_files.append(file)
+    try:
+        yield
+    finally:
+        if file in _log_files:
             _log_files.remove(file)
+        with contextlib.suppress(OSError):  # closing writes what could not be written before
+            file.close()
 
 
 class Progress:

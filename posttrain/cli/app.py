@@ -63,8 +63,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line; the exit status tells the kind of failure."""
-    # A job scheduler's SIGTERM is a Ctrl-C: nothing is left half-written, and one line says so.
+    # A job scheduler's signals are a Ctrl-C: nothing is left half-written, and one line says so.
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGUSR1, _interrupt)
     try:
         app()
     except PosttrainError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, NonNegativeInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, model_validator
 
 from posttrain.config.base import Config, ConfigPath, StageName
 from posttrain.config.data import SampleDataStage, SourceConfig
@@ -73,6 +73,8 @@ class Recipe(Config):
     """How several processes share the training stages."""
     tracking: TrackingConfig = TrackingConfig()
     """Services that are told of the metrics."""
+    stop_after_minutes: PositiveFloat | None = None
+    """Save and stop after this time, as at Ctrl-C; the same command goes on."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Run in order; each takes up where the last one's output is."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -13,6 +13,7 @@ from posttrain.config.data import (
     PromptDataConfig,
     TextDataConfig,
 )
+from posttrain.config.keeping import KeepBestConfig
 from posttrain.config.model import LoraConfig, ModulePattern, Tuning
 from posttrain.config.optimizer import OptimizerConfig, Weight
 from posttrain.config.verl import VerlConfig
@@ -22,6 +23,9 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 class TrainingStage(OptimizerConfig):
     """What all training stages share."""
+
+    # What is measured on validation data; the first says which checkpoint is best.
+    validation_metrics: ClassVar[tuple[str, ...]]
 
     start_from: StageName | Literal["base"] | None = None
     """Earlier stage whose model to go on from, or `base`; the latest one where absent."""
@@ -40,8 +44,22 @@ class TrainingStage(OptimizerConfig):
     log_every_steps: PositiveInt = 10
     save_every_steps: PositiveInt = 200
     """Steps between checkpoints; validation loss is measured at each."""
+    save_every_minutes: PositiveFloat | None = None
+    """Minutes after which there is a checkpoint besides, without validation."""
     keep_last: PositiveInt = 3
-    """Checkpoints kept besides the best."""
+    """Newest checkpoints to keep."""
+    keep_best: KeepBestConfig = KeepBestConfig()
+    """Best checkpoints to keep besides."""
+
+    @model_validator(mode="after")
+    def _check_metric(self) -> TrainingStage:
+        metric = self.keep_best.metric
+        if metric is not None and metric not in self.validation_metrics:
+            raise ValueError(
+                f"keep_best.metric: `{metric}` is not measured; "
+                f"there is: {', '.join(self.validation_metrics)}"
+            )
+        return self
 
 
 class FixedDataStage(TrainingStage):
@@ -58,6 +76,8 @@ class FixedDataStage(TrainingStage):
 class SftStage(FixedDataStage):
     """Supervised fine-tuning: learn the assistant's turns."""
 
+    validation_metrics = ("loss", "perplexity", "token_accuracy", "entropy")
+
     stage: Literal["sft"]
     name: StageName = "sft"
     data: ChatDataConfig
@@ -68,6 +88,8 @@ class SftStage(FixedDataStage):
 
 class PretrainStage(FixedDataStage):
     """Continued pretraining: learn to go on with plain text."""
+
+    validation_metrics = ("loss", "perplexity", "token_accuracy", "entropy")
 
     stage: Literal["pretrain"]
     name: StageName = "pretrain"
@@ -106,6 +128,8 @@ class MaskConfig(Config):
 class MlmStage(FixedDataStage):
     """Masked language modelling for encoders (BERT, ModernBERT): learn hidden tokens of text."""
 
+    validation_metrics = ("loss", "perplexity", "token_accuracy", "entropy")
+
     stage: Literal["mlm"]
     name: StageName = "mlm"
     data: TextDataConfig
@@ -116,6 +140,8 @@ class MlmStage(FixedDataStage):
 class RewardStage(FixedDataStage):
     """Reward model: learn to score the better answer of a pair above the worse (Bradley-Terry)."""
 
+    validation_metrics = ("loss", "pair_accuracy", "margin", "chosen_reward", "rejected_reward")
+
     stage: Literal["reward"]
     name: StageName = "reward"
     data: PreferenceDataConfig
@@ -123,6 +149,10 @@ class RewardStage(FixedDataStage):
 
 class DpoStage(FixedDataStage):
     """Direct preference optimization against the model that the stage starts from."""
+
+    validation_metrics = (
+        "loss", "pair_accuracy", "margin", "chosen_log_ratio", "rejected_log_ratio",
+    )  # fmt: skip
 
     stage: Literal["dpo"]
     name: StageName = "dpo"
@@ -164,6 +194,8 @@ class RewardsConfig(Config):
 
 class OnlineStage(TrainingStage):
     """Training on answers that the model writes as it learns."""
+
+    validation_metrics = ("reward", "accuracy")
 
     data: PromptDataConfig
     rewards: RewardsConfig = RewardsConfig()

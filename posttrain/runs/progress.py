@@ -204,7 +204,13 @@ def _reach(source: SourceConfig) -> float:
 
 # How often a run speaks and saves changes no weight, and a run that is resumed with another rhythm
 # is the same run.
-_WITHOUT_EFFECT = {"log_every_steps", "save_every_steps", "keep_last"}
+_WITHOUT_EFFECT = {
+    "log_every_steps",
+    "save_every_steps",
+    "save_every_minutes",
+    "keep_last",
+    "keep_best",
+}
 
 
 def stage_digest(stage: Stage, progress: Progress) -> str:

@@ -124,6 +124,7 @@ class StageRewriter:
             "max_steps": lambda k, v: self._set(k, OLD_NAMES["max_steps"], v) if v > 0 else None,
             "val_size": self._set_validation_share,
             "max_samples": self._set_limit,
+            "metric_for_best_model": self._set_metric,
             "mask_history": lambda k, v: (
                 self._set(k, OLD_NAMES[k], "last_assistant") if v else None
             ),
@@ -245,6 +246,12 @@ class StageRewriter:
         for source in self._stage["data"].get("sources", []):
             source["limit"] = int(value)
             self.carried += 1
+
+    def _set_metric(self, key: str, value: Any) -> None:
+        metric, measured = str(value).removeprefix("eval_"), self._class.validation_metrics
+        if metric not in measured:
+            return self._drop(key, f"`{metric}` is not measured; there is: {', '.join(measured)}")
+        return self._set(key, OLD_NAMES["metric_for_best_model"], metric)
 
     def _set_tuning(self, key: str, value: Any) -> None:
         chosen = {"True": "lora", "False": "full", "freeze": "full"}.get(str(value), value)

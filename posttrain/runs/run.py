@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -56,10 +59,39 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
             check_sources(stage)
     check_trackers(recipe.tracking)
     folder = run_folder(recipe)
-    if not is_main_process():
-        mute()
-        _walk_stages(recipe, folder, only, partial(_follow, command))
-        return folder
+    with _time_limit(recipe.stop_after_minutes):
+        if is_main_process():
+            _lead_run(recipe, folder, command, only)
+        else:
+            mute()
+            _walk_stages(recipe, folder, only, partial(_follow, command))
+    return folder
+
+
+class _TimeIsUpError(KeyboardInterrupt):
+    """The time that a recipe gives itself is over, outside of training."""
+
+
+@contextlib.contextmanager
+def _time_limit(minutes: float | None) -> Iterator[None]:
+    """Raise as Ctrl-C would, when the minutes are over; training catches the signal and saves."""
+    if minutes is None:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise _TimeIsUpError(f"stop_after_minutes: {minutes:g} minutes are over")
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _lead_run(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -78,12 +110,11 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
             f"cannot write {folder}: {error.strerror or error}",
             hint="choose another place with output=DIR",
         ) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         raise InterruptedRunError(
-            "interrupted; finished stages and checkpoints are kept",
+            f"{str(stop) or 'interrupted'}; finished stages and checkpoints are kept",
             hint=f"go on with: {command}" if command else "",
         ) from None
-    return folder
 
 
 Advance = Callable[[Stage, StageFolder, Progress, "dict[str, Any] | None"], dict[str, Any]]
@@ -148,7 +179,7 @@ def _take_part(stage: Any, folder: StageFolder, progress: Progress, command: str
     folder.wait_started()
     compute = settle_compute(progress.recipe, progress.folder)
     compute.apply()
-    kind.run(stage, StageContext(folder.path, progress, compute, command))
+    kind.run(stage, StageContext(folder.path, progress, compute, command, folder.digest))
 
 
 def _is_out_of_reach(stage: Stage, progress: Progress) -> bool:
@@ -188,7 +219,7 @@ def _run_stage(
     if kind.computes:
         compute = settle_compute(progress.recipe, progress.folder)
         compute.apply()
-    result = kind.run(stage, StageContext(folder.path, progress, compute, command))
+    result = kind.run(stage, StageContext(folder.path, progress, compute, command, folder.digest))
     result["peak_memory_bytes"] = peak_memory_bytes()
     earlier = result["summary"].get("earlier_seconds", 0.0)
     done = folder.finish(stage, started, result, earlier_seconds=earlier)

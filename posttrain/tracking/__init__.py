@@ -15,6 +15,7 @@ from posttrain.config.tracking import TrackingConfig
 from posttrain.errors import ConfigError
 from posttrain.extras import require_extra
 from posttrain.files import load_json, load_jsonl, write_errors, write_json, write_jsonl
+from posttrain.logs import say
 from posttrain.tracking.background import BackgroundTracker, Tracker
 from posttrain.tracking.services import RunFacts, find_services, import_mlflow
 
@@ -45,7 +46,8 @@ class MetricsRecorder:
             write_jsonl(self._path, done)
         with write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
+            self._file = self._path.open("ab", buffering=0)
+        self._unwritten = b""
 
     def __enter__(self) -> MetricsRecorder:
         return self
@@ -57,19 +59,28 @@ class MetricsRecorder:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+        if self._unwritten:
+            lines = self._unwritten.count(b"\n")
+            say(f"warning: {self._path}: {lines} lines could not be written and are lost")
         for tracker in self._trackers:
             tracker.close(failed=error is not None)
 
     def record(self, step: int, values: dict[str, float]) -> None:
-        """Write one line.
+        """Write one line; where the disk refuses it, it is written with the next one.
 
         Args:
             step: Optimizer steps done.
             values: Metrics by name.
         """
-        with write_errors(self._path):
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
+        waited = bool(self._unwritten)
+        self._unwritten += json.dumps({"step": step, **values}).encode() + b"\n"
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as error:
+            if not waited:
+                reason = error.strerror or str(error)
+                say(f"warning: cannot write {self._path}: {reason}; trying again with later lines")
         for tracker in self._trackers:
             tracker.record(step, values)
 

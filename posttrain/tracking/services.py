@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ class _Tensorboard:
         # TensorBoard reads the files of one second in the order of their names, not of writing.
         if any(folder.glob(f"*.{int(time.time())}.*")):
             time.sleep(1 - time.time() % 1)
+        _quiet_writer_threads()
         self._writer = SummaryWriter(str(folder), purge_step=run.from_step + 1)
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -63,6 +66,19 @@ class _Tensorboard:
 
     def finish(self, *, failed: bool) -> None:
         self._writer.close()
+
+
+@functools.cache
+def _quiet_writer_threads() -> None:
+    """Let TensorBoard's thread die without a traceback on a full disk: our next call tells it."""
+    shown = threading.excepthook
+
+    def show(error: threading.ExceptHookArgs) -> None:
+        name = type(error.thread).__name__
+        if not (isinstance(error.exc_value, OSError) and name == "_AsyncWriterThread"):
+            shown(error)
+
+    threading.excepthook = show
 
 
 class _Wandb:

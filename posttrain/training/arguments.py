@@ -20,7 +20,7 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
     steps: int,
     seed: int,
     save_steps: int,
-    watched: str | None,
+    validate: bool,
     deepspeed: Any = None,
 ) -> Any:
     """Build the arguments of our trainer.
@@ -32,8 +32,7 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
         steps: Optimizer steps of the whole stage.
         seed: Of dropout.
         save_steps: Steps between checkpoints.
-        watched: Validation metric that says which checkpoint is best: ``loss``, or another of
-            which more is better; None where nothing is measured.
+        validate: Whether there is something to measure on.
         deepspeed: Its settings, or a file of them; None where it is not used.
 
     Returns:
@@ -70,10 +69,8 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": save_steps,
-        "eval_strategy": "steps" if watched else "no",
+        "eval_strategy": "steps" if validate else "no",
         "eval_steps": save_steps,
-        "metric_for_best_model": watched,
-        "greater_is_better": watched != "loss" if watched else None,
         "remove_unused_columns": False,
         "dataloader_pin_memory": compute.device == "cuda",
         "disable_tqdm": True,

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from posttrain.checkpoints import MANIFEST, FoundCheckpoint, find_checkpoint, write_manifest
+from posttrain.checkpoints import FoundCheckpoint, find_checkpoint, write_manifest
 from posttrain.devices import find_peak
 from posttrain.errors import CheckpointError, InterruptedRunError
-from posttrain.files import digest_file, load_json, load_jsonl, publish_folder
+from posttrain.files import digest_file, load_jsonl, publish_folder
 from posttrain.logs import say
 from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
@@ -20,10 +20,11 @@ from posttrain.training.arguments import build_arguments
 from posttrain.training.budget import TokenBudget
 from posttrain.training.gauges import Gauges
 from posttrain.training.guards import WeightWatch, check_trainable
-from posttrain.training.interrupt import catch_stop_signals
+from posttrain.training.interrupt import AbandonedError, catch_stop_signals
 from posttrain.training.objective import Objective
 from posttrain.training.optimizers import build_optimizer
 from posttrain.training.processes import build_deepspeed, shared_folder
+from posttrain.training.saving import Saver
 from posttrain.training.stage import TrainingJob, TrainingSummary
 from posttrain.training.trainer import PackedTrainer
 
@@ -78,10 +79,16 @@ def fit(
     """
     steps = course.schedule.steps
     parameters = check_trainable(model)
-    found = find_checkpoint(job.checkpoints)
+    found = find_checkpoint(job.checkpoints, job.digest)
     _say_start(job, course, parameters, found)
     watch = WeightWatch(model)
     _check_processes(job, found)
+    details = {
+        "run": job.digest,
+        "world_size": world_size(),
+        "strategy": _describe_strategy(job),
+    }
+    saver = Saver(job.checkpoints, job.stage, details, found)
     with _open_recorder(job, found.step) as recorder, catch_stop_signals() as stop:
         trainer = trainer_class(
             model=model,
@@ -92,7 +99,7 @@ def fit(
                 steps=steps,
                 seed=job.recipe.seed,
                 save_steps=course.save_every_steps,
-                watched=trainer_class.watched if course.validation is not None else None,
+                validate=course.validation is not None,
                 deepspeed=build_deepspeed(job.recipe.parallel),
             ),
             optimizer=partial(build_optimizer, stage=job.stage, recipe=job.recipe),
@@ -100,26 +107,36 @@ def fit(
             dataset=course.dataset,
             schedule=course.schedule,
             validation=course.validation,
-            checkpoints=job.checkpoints,
-            keep_last=job.stage.keep_last,
+            saver=saver,
             recorder=recorder,
             stop=stop,
             tokenizer=tokenizer,
             budget=TokenBudget(job.folder, job.stage.batch_tokens),
-            strategy=_describe_strategy(job),
             gauges=Gauges(model, find_peak(job.compute)),
         )
-        trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
+        except AbandonedError:
+            trainer.save_abandoned()
     if stop or trainer.state.global_step < steps:
-        raise InterruptedRunError(
-            f"stopped after step {trainer.state.global_step} of {steps}; all is saved",
-            hint=f"go on with: {job.command}",
-        )
+        raise _interrupted(job, trainer, steps)
     moved = watch.check_moved(trainer.model)
     with shared_folder(_publish_final(job, steps)) as folder:
         trainer.write_model(folder)
     summary = _summarize(trainer, course.schedule, parameters, moved)
     return replace(summary, validation=_last_validation(job))
+
+
+def _interrupted(job: TrainingJob, trainer: PackedTrainer, steps: int) -> InterruptedRunError:
+    """Say where a stopped run stands, and what is on the disk."""
+    step, saved = trainer.state.global_step, trainer.saver.saved_step
+    kept = "all is saved"
+    if saved != step:
+        where = f"from step {saved}" if saved > 0 else "from the beginning"
+        kept = f"it could not be saved, and goes on {where}" if step else "nothing was done yet"
+    return InterruptedRunError(
+        f"stopped after step {step} of {steps}; {kept}", hint=f"go on with: {job.command}"
+    )
 
 
 @contextlib.contextmanager
@@ -162,7 +179,7 @@ def _check_processes(job: TrainingJob, found: FoundCheckpoint) -> None:
     """
     if found.path is None:
         return
-    written = load_json(found.path / MANIFEST)
+    written = found.manifest
     begin_anew = f"or delete {job.checkpoints} to begin anew"
     before = written.get("world_size", 1)
     if before != world_size():

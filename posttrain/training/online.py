@@ -7,6 +7,7 @@ first step.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,16 @@ class _Steps(Dataset[dict[str, Any]]):
 class OnlineTrainer(PackedTrainer):
     """The trainer whose batches are written by the model itself; ``schedule`` is a ``Rounds``."""
 
-    watched = "reward"
     may_vanish = True
     apart = (f"{_VALUE_HEAD}.",)
     schedule: Rounds
 
     def batches_of(self, item: dict[str, Any]) -> list[dict[str, Any]]:
         """Make a step's batches; a new round's answers are written before its first."""
+        begins = self.may_stop(self.state.global_step)
+        cutting = self.stop.cutting() if begins else contextlib.nullcontext()
         # What is compared with the scores in training must be computed in the same precision.
-        with self.accelerator.autocast():
+        with cutting, self.accelerator.autocast():
             return self.schedule.batches_for(self.state.global_step, self.model)
 
     def may_stop(self, step: int) -> bool:
@@ -139,7 +141,7 @@ class OnlineTrainer(PackedTrainer):
         store: ExampleStore = self.eval_dataset
         numbers = range(len(store))
         prompts = [store.example(index)[0] for index in numbers]
-        with writing(self.model), self.accelerator.autocast():
+        with self.stop.cutting(), writing(self.model), self.accelerator.autocast():
             completions = generate_greedy(
                 self.model,
                 self.processing_class,

@@ -23,6 +23,8 @@ class TrainingJob:
     compute: Compute
     command: str
     """What to type to go on after a stop."""
+    digest: str = ""
+    """Of everything that the stage's result depends on; a checkpoint of another one is refused."""
 
     @property
     def checkpoints(self) -> Path:

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from posttrain.checkpoints import prune_checkpoints, save_errors, write_checkpoint
+from posttrain.checkpoints import save_errors
 from posttrain.errors import CheckpointError, NonFiniteError
 from posttrain.logs import say
 from posttrain.tracking import MetricsRecorder
@@ -30,14 +30,15 @@ from posttrain.training.batches import take_only
 from posttrain.training.budget import TokenBudget, name_too_large
 from posttrain.training.gauges import Gauges
 from posttrain.training.guards import check_gradients, check_norm
-from posttrain.training.interrupt import StopRequest
+from posttrain.training.interrupt import AbandonedError, StopRequest
 from posttrain.training.objective import BatchResult, LanguageObjective, Objective
 from posttrain.training.processes import (
     StepBatches,
+    any_process,
     average_gradients,
-    shared_folder,
     sum_over_processes,
 )
+from posttrain.training.saving import Saver
 from posttrain.training.watch import Clock, StepWatch, Window, describe_metrics, describe_step
 
 
@@ -52,18 +53,14 @@ class PackedTrainer(Trainer):
         dataset: The stage's optimizer steps in order; see ``batches_of``.
         schedule: What they add up to, a ``fit.Schedule``.
         validation: Batches to watch, or none.
-        checkpoints: Folder for checkpoints.
-        keep_last: Checkpoints to keep.
+        saver: Where checkpoints go.
         recorder: Where metrics go.
         stop: Asked after every step.
         tokenizer: Saved with every checkpoint.
         budget: Most tokens that are computed at once.
-        strategy: How processes share the work; part of what a checkpoint is.
         gauges: Measure how well the device is used; nothing does where absent.
     """
 
-    watched = "loss"
-    """Validation metric that says which checkpoint is best."""
     apart: tuple[str, ...] = ()
     """Starts of the names of weights that are kept in files of their own."""
     may_vanish = False
@@ -79,13 +76,11 @@ class PackedTrainer(Trainer):
         dataset: Any,
         schedule: Any,
         validation: Any,
-        checkpoints: Path,
-        keep_last: int,
+        saver: Saver,
         recorder: MetricsRecorder,
         stop: StopRequest,
         tokenizer: Any,
         budget: TokenBudget,
-        strategy: str = "ddp",
         gauges: Gauges | None = None,
     ) -> None:
         use_cache = getattr(model.config, "use_cache", None)
@@ -96,7 +91,7 @@ class PackedTrainer(Trainer):
             eval_dataset=validation,
             data_collator=take_only,
             processing_class=tokenizer,
-            callbacks=[StepWatch(stop, self._start, self.may_stop)],
+            callbacks=[StepWatch(stop, saver, self._start, self.may_stop)],
         )
         # transformers has turned it off, and the exported config would say so for ever.
         if use_cache is not None:  # an encoder has none
@@ -110,16 +105,13 @@ class PackedTrainer(Trainer):
         self.schedule = schedule
         self.recorder = recorder
         self.budget = budget
-        self.strategy = strategy
         self.gauges = gauges
-        self.checkpoints = checkpoints
-        self.keep_last = keep_last
+        self.saver = saver
+        self.stop = stop
         self.clock = Clock(recorder.seconds_before, recorder.step_seconds_before)
         self._window = Window()
         self._results: list[tuple[BatchResult, bool]] = []
         self._first_step = self._logged_step = 0
-        self._validated: tuple[int, dict[str, float]] = (-1, {})
-        self._saved_step = -1
 
     def get_train_dataloader(self) -> Any:
         """Take the steps in the planned order; the shuffling is in the plan."""
@@ -294,23 +286,37 @@ class PackedTrainer(Trainer):
         return [line["loss"] for line in self.state.log_history]
 
     def _start(self) -> None:
-        """Measure time and speed from here."""
+        """Measure time and speed from here, and what a stop had cut off."""
         self.clock.start()
         self._first_step = self._logged_step = self.state.global_step
         self._window = Window()
+        step, last = self.state.global_step, self.state.max_steps
+        measured = self.eval_dataset is not None and bool(step)
+        if measured and (step % self.args.eval_steps == 0 or step == last):
+            self._validate()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the validation loss and every other metric, per unit of weight."""
+        """Measure the validation loss and every other metric, per unit of weight.
+
+        A run that shall stop does not wait for it: it is measured when the run goes on.
+        """
+        try:
+            self._validate()
+        except AbandonedError:
+            say("validation is left for the next start")
+            self.control.should_save = self.control.should_training_stop = True
+        return {}
+
+    def _validate(self) -> None:
         step = self.state.global_step
-        if self._validated[0] == step:  # transformers asks once more when the last step is done
-            return self._validated[1]
+        if self.saver.validated and self.saver.validated[0] == step:
+            return  # transformers asks once more when the last step is done
         with self.clock.pause():
             values = self._score_validation()
         self.recorder.record(step, values)
         means = {name.removeprefix("validation_"): value for name, value in values.items()}
         say(f"step {step}/{self.state.max_steps}  validation  {describe_metrics(means)}".rstrip())
-        self._validated = (step, {f"eval_{self.watched}": means[self.watched]})
-        return self._validated[1]
+        self.saver.note(step, means)
 
     def _score_validation(self) -> dict[str, float]:
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
@@ -319,6 +325,8 @@ class PackedTrainer(Trainer):
         steps = StepBatches(self.eval_dataset, 1, self.args.process_index, self.args.world_size)
         with torch.no_grad(), self.accelerator.autocast():
             for number in range(len(steps)):
+                if any_process(bool(self.stop)):
+                    raise AbandonedError
                 batch = self._prepare_inputs(steps[number]["batches"][0])
                 one = torch.ones((), device=batch["input_ids"].device)
                 result = self.objective.measure(model, batch, one)
@@ -335,24 +343,22 @@ class PackedTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write weights, optimizer, schedule, random state and trainer state, all or nothing."""
-        step = self.state.global_step
-        if self._saved_step == step:  # transformers asks once more when the last step is done
-            return
-        details = {"world_size": self.args.world_size, "strategy": self.strategy}
-        publish = write_checkpoint(self.checkpoints, step, details)
-        with self.clock.pause(), shared_folder(publish) as folder:
-            self.write_model(folder)
-            with save_errors(self.checkpoints):
-                self._save_optimizer_and_scheduler(str(folder))
-                self._save_rng_state(str(folder))
-                if self.args.should_save:
-                    self._save_scaler(str(folder))
-                    self.state.save_to_json(str(folder / "trainer_state.json"))
-                    self.write_extras(folder)
-        self._saved_step = step
-        best = self.state.best_global_step
+        with self.clock.pause():
+            self.saver.save(self.state.global_step, self._write_state)
+
+    def _write_state(self, folder: Path) -> None:
+        self.write_model(folder)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_rng_state(str(folder))
         if self.args.should_save:
-            prune_checkpoints(self.checkpoints, step=step, keep_last=self.keep_last, best_step=best)
+            self._save_scaler(str(folder))
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+            self.write_extras(folder)
+
+    def save_abandoned(self) -> None:
+        """Write a checkpoint of the last whole step, when the one after it was given up."""
+        if self.state.global_step:
+            self._save_checkpoint(self.model, None)
 
     def write_model(self, folder: Path) -> None:
         """Write the weights with tokenizer and template into a folder that is being built.
@@ -377,7 +383,7 @@ class PackedTrainer(Trainer):
         ]
         if wrong := [*missing, *load_result.unexpected_keys]:
             raise CheckpointError(
-                f"{self.checkpoints}: {wrong[0]} and {len(wrong) - 1} other weights of the "
+                f"{self.saver.folder}: {wrong[0]} and {len(wrong) - 1} other weights of the "
                 "checkpoint are missing, or unknown to the model",
                 hint="delete the stage's folder to train it from its beginning",
             )

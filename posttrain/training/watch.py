@@ -15,6 +15,7 @@ from posttrain.logs import format_duration
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import BatchResult
 from posttrain.training.processes import any_process, sum_over_processes
+from posttrain.training.saving import Saver
 
 _WEIGHT = "(weight)"
 
@@ -111,41 +112,52 @@ def describe_step(values: dict[str, float], seconds_left: float) -> str:
 
 
 class StepWatch(TrainerCallback):
-    """Starts the clock, logs the last step, and stops a run that was asked to.
+    """Starts the clock, logs the last step, saves by the clock, and stops a run that was asked to.
 
     Args:
         stop: Set by a signal.
-        start_clock: Called when the first step is about to begin.
+        saver: Knows when a checkpoint is due.
+        start: Called when the first step is about to begin.
         may_stop: Whether a run can be taken up again from a step.
     """
 
     def __init__(
         self,
         stop: StopRequest,
-        start_clock: Callable[[], None],
+        saver: Saver,
+        start: Callable[[], None],
         may_stop: Callable[[int], bool],
     ) -> None:
         self.stop = stop
-        self.start_clock = start_clock
+        self.saver = saver
+        self.start = start
         self.may_stop = may_stop
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock, and take the rhythm of this command rather than the checkpoint's."""
         state.save_steps, state.eval_steps = args.save_steps, args.eval_steps
         state.logging_steps = args.logging_steps
-        self.start_clock()
+        self.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Save and end training where that was asked for; log the last step and each saved one.
 
         A resumed run's log lines then average over the same steps as those of an unbroken run.
         """
-        saved = state.global_step % args.save_steps == 0
-        # All must stop at the same step, and a signal reaches each at another moment.
-        stopping = any_process(bool(self.stop)) and self.may_stop(state.global_step)
-        if stopping or saved or state.global_step >= state.max_steps:
+        may_stop = self.may_stop(state.global_step)
+        # All must save and stop at the same step, and a signal reaches each at another moment.
+        stopping = any_process(bool(self.stop)) and may_stop
+        if any_process(self.saver.is_due) and may_stop:
+            control.should_save = True
+        if stopping or control.should_save or state.global_step >= state.max_steps:
             control.should_log = True
         if stopping:
             control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """End training here where it was asked for while the checkpoint was written."""
+        if any_process(bool(self.stop)) and self.may_stop(state.global_step):
             control.should_training_stop = True
         return control

@@ -4,12 +4,14 @@ Python tells an audit hook before it opens, renames or removes a file. At the wa
 kills the process or holds it: no clock, no luck, and nothing of ours replaced.
 """
 
+import contextlib
 import multiprocessing
 import os
 import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,17 @@ def limit_memory(further_bytes: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + further_bytes
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+@contextlib.contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size inside the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def wait_held(place: Path, process: Any) -> None:

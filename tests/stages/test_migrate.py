@@ -228,6 +228,20 @@ def test_a_llama_factory_yaml_with_its_registry(migrate, tmp_path):
         assert f"#   {key}: " in text
 
 
+BEST = FLAT + "metric_for_best_model: eval_loss\ngreater_is_better: false\n"
+
+
+def test_the_metric_of_the_best_checkpoint(migrate):
+    recipe, _, _ = migrate(BEST)
+    assert (recipe.stages[0].keep_best.metric, recipe.stages[0].keep_best.count) == ("loss", 1)
+
+
+def test_a_metric_that_is_not_measured_is_named_and_left_out(migrate):
+    recipe, _, said = migrate(BEST.replace("eval_loss", "rouge"))
+    assert recipe.stages[0].keep_best.metric is None
+    assert "not carried over: metric_for_best_model: `rouge` is not measured; there is: " in said
+
+
 def test_a_value_out_of_bounds_is_named_and_left_out(migrate):
     recipe, _, said = migrate(FLAT.replace("5.0e-5", "7").replace("0.05", "1.5"))
     assert recipe.stages[0].learning_rate == 2e-5

@@ -1,14 +1,19 @@
 import json
+import math
+import os
 import shutil
 
 import pytest
 
 from posttrain.checkpoints import (
     MANIFEST,
+    Ranking,
     check_intact,
     find_checkpoint,
     find_damage,
     list_checkpoints,
+    list_damage,
+    note_validation,
     prune_checkpoints,
     write_checkpoint,
     write_manifest,
@@ -55,6 +60,17 @@ def as_folder(path):
     path.mkdir()
 
 
+def as_loop(path):
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+LOSS = Ranking("loss", higher_is_better=False)
 DAMAGES = {
     "truncated": lambda f: (f / "weights.bin").write_bytes((f / "weights.bin").read_bytes()[:-1]),
     "emptied": lambda f: (f / "weights.bin").write_bytes(b""),
@@ -74,6 +90,15 @@ DAMAGES = {
     "manifest not UTF-8": lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe{}"),
     "manifest of another shape": lambda f: (f / MANIFEST).write_text("[1, 2]"),
     "files of another shape": lambda f: rewrite(f, lambda m: m.update(files=["weights.bin"])),
+    "manifest of another step": lambda f: rewrite(f, lambda m: m.update(step=9)),
+    "manifest is a loop of links": lambda f: as_loop(f / MANIFEST),
+    "manifest is a pipe": lambda f: as_pipe(f / MANIFEST),
+    "file is a loop of links": lambda f: as_loop(f / "weights.bin"),
+    "file is a pipe": lambda f: as_pipe(f / "weights.bin"),
+    "zeros": lambda f: (f / "weights.bin").write_bytes(bytes(1025)),
+    "a file outside": lambda f: rewrite(
+        f, lambda m: m["files"].update({"../x": m["files"]["weights.bin"]})
+    ),
     "no files listed": lambda f: rewrite(f, lambda m: m.update(files={})),
     "an entry without digest": lambda f: rewrite(
         f, lambda m: m["files"]["weights.bin"].pop("sha256")
@@ -173,10 +198,10 @@ def test_last_points_beside_itself_at_the_newest(tmp_path):
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):
-    for step in range(1, 7):
-        save(tmp_path, step)
+    for step, loss in zip(range(1, 7), (3.0, 2.0, 0.5, 0.5, 1.0, math.nan), strict=True):
+        save(tmp_path, step, validation={"loss": loss})
     (tmp_path / ".step-000003.killed").mkdir()
-    prune_checkpoints(tmp_path, step=6, keep_last=2, best_step=3)
+    prune_checkpoints(tmp_path, step=6, keep_last=2, ranking=LOSS)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["best", "last", "step-000003", "step-000005", "step-000006"]
     assert (tmp_path / "best").readlink().as_posix() == "step-000003"
@@ -188,19 +213,69 @@ def test_pruning_never_keeps_a_damaged_later_one_instead_of_the_one_just_written
     (tmp_path / "step-000004" / "weights.bin").unlink()
     assert find_checkpoint(tmp_path).step == 2
     save(tmp_path, 3)
-    prune_checkpoints(tmp_path, step=3, keep_last=1, best_step=None)
+    prune_checkpoints(tmp_path, step=3, keep_last=1)
     assert [step for step, _ in list_checkpoints(tmp_path)] == [3]
     assert find_damage(tmp_path / "last") is None
 
 
-def test_a_best_link_to_nothing_is_taken_away(tmp_path):
-    for step in (1, 2):
-        save(tmp_path, step)
-    prune_checkpoints(tmp_path, step=2, keep_last=2, best_step=1)
+def test_several_best_ones_are_kept_by_any_metric_and_linked_to_the_best(tmp_path):
+    for step, accuracy in enumerate([0.1, 0.9, 0.7, 0.8, 0.2, 0.3], start=1):
+        save(tmp_path, step, validation={"loss": step, "accuracy": accuracy})
+    ranking = Ranking("accuracy", higher_is_better=True, count=2)
+    prune_checkpoints(tmp_path, step=6, keep_last=1, ranking=ranking)
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [2, 4, 6]
+    assert (tmp_path / "best").readlink().as_posix() == "step-000002"
+
+
+def test_the_best_link_goes_with_the_last_measured_checkpoint(tmp_path):
+    save(tmp_path, 1, validation={"loss": 1.0})
+    save(tmp_path, 2)
+    prune_checkpoints(tmp_path, step=2, keep_last=2, ranking=LOSS)
+    assert (tmp_path / "best").is_symlink()
     shutil.rmtree(tmp_path / "step-000001")
-    prune_checkpoints(tmp_path, step=2, keep_last=2, best_step=1)
+    prune_checkpoints(tmp_path, step=2, keep_last=2, ranking=LOSS)
     assert not (tmp_path / "best").is_symlink()
-    prune_checkpoints(tmp_path, step=2, keep_last=2, best_step=None)
+    prune_checkpoints(tmp_path, step=2, keep_last=2)
+
+
+def test_what_is_measured_later_is_told_of_an_intact_checkpoint(tmp_path):
+    folder = save(tmp_path, 1)
+    note_validation(folder, {"loss": 2.0})
+    assert find_damage(folder) is None
+    assert find_checkpoint(tmp_path).manifest["validation"] == {"loss": 2.0}
+
+
+def test_nothing_is_deleted_when_the_one_just_written_is_damaged(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    (tmp_path / "step-000003" / "weights.bin").write_bytes(b"half")
+    damage = prune_checkpoints(tmp_path, step=3, keep_last=1)
+    assert damage == "weights.bin has 4 bytes instead of 1025"
+    assert find_checkpoint(tmp_path).step == 2
+
+
+def test_one_that_is_still_read_stays(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    prune_checkpoints(tmp_path, step=3, keep_last=1, held={"step-000001"})
+    assert [step for step, _ in list_checkpoints(tmp_path)] == [1, 3]
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_and_named(tmp_path):
+    save(tmp_path, 1, run="this")
+    save(tmp_path, 2, run="another")
+    save(tmp_path, 3)
+    found = find_checkpoint(tmp_path, "this")
+    assert found.step == 1
+    assert all("written with other data, another model" in line for line in found.skipped)
+    assert len(found.skipped) == 2
+
+
+def test_every_damaged_file_is_listed(tmp_path):
+    folder = save(tmp_path, 1)
+    (folder / "weights.bin").unlink()
+    flip(folder / "state.json", 0)
+    assert [line.split()[0] for line in list_damage(folder)] == ["state.json", "weights.bin"]
 
 
 def test_a_manifest_does_not_list_itself(tmp_path):

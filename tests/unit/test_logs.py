@@ -4,6 +4,7 @@ import pytest
 
 from posttrain.errors import PosttrainError
 from posttrain.logs import format_bytes, format_duration, log_file, say, show
+from tests.stages.faults import full_disk
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,19 @@ def test_a_log_that_cannot_be_written_is_one_clear_line(tmp_path):
         log_file(tmp_path / "file" / "train.log"),
     ):
         pass
+
+
+def test_a_log_without_room_is_given_up_in_one_line_and_the_work_goes_on(tmp_path, capsys):
+    path = tmp_path / "train.log"
+    with log_file(path):
+        say("before")
+        with full_disk(path.stat().st_size):
+            say("lost in the file")
+            say("lost too")
+        say("after")
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if not line.startswith("warning")] == [
+        "before", "lost in the file", "lost too", "after"
+    ]  # fmt: skip
+    assert sum("cannot write" in line and "train.log" in line for line in said) == 1
+    assert path.read_text().splitlines()[0].endswith("before")

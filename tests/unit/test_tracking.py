@@ -5,6 +5,7 @@ import pytest
 
 from posttrain.config.tracking import TrackingConfig
 from posttrain.tracking import MetricsRecorder, open_recorder
+from tests.stages.faults import full_disk
 from tests.trackers import read_tensorboard
 
 
@@ -59,3 +60,38 @@ def test_a_loss_that_is_not_a_number_stays_visible(tmp_path):
     with MetricsRecorder(tmp_path) as recorder:
         recorder.record(1, {"loss": math.nan})
     assert math.isnan(read_lines(tmp_path)[0]["loss"])
+
+
+def test_a_full_disk_stops_nothing_and_its_lines_are_written_when_there_is_room(tmp_path, capsys):
+    """The second line is cut in its middle, the third is refused whole."""
+    with MetricsRecorder(tmp_path) as recorder:
+        recorder.record(1, {"loss": 1.0})
+        with full_disk((tmp_path / "metrics.jsonl").stat().st_size + 5):
+            recorder.record(2, {"loss": 2.0})
+            recorder.record(3, {"loss": 3.0})
+            assert len((tmp_path / "metrics.jsonl").read_text().splitlines()[1]) == 5
+        recorder.record(4, {"loss": 4.0})
+    assert [(row["step"], row["loss"]) for row in read_lines(tmp_path)] == [
+        (1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)
+    ]  # fmt: skip
+    spoken = capsys.readouterr().err
+    assert spoken.count("warning: cannot write") == 1
+    assert "are lost" not in spoken
+
+
+def test_lines_that_never_found_room_are_counted(tmp_path, capsys):
+    with full_disk(0), MetricsRecorder(tmp_path) as recorder:
+        recorder.record(1, {"loss": 1.0})
+        recorder.record(2, {"loss": 2.0})
+    assert "2 lines could not be written and are lost" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_tensorboard_and_not_the_run(tmp_path, capsys):
+    config = TrackingConfig(tensorboard=True)
+    about = {"from_step": 0, "name": "demo/sft", "settings": {}}
+    with full_disk(0), open_recorder(config, tmp_path, **about) as recorder:
+        for step in range(1, 4):
+            recorder.record(step, {"loss": 1.0})
+    spoken = capsys.readouterr().err
+    assert spoken.count("warning: tensorboard: ") == 1
+    assert "Traceback" not in spoken

@@ -21,6 +21,8 @@ class StageContext:
     compute: Compute
     command: str
     """What to type to go on after a stop."""
+    digest: str
+    """Of everything that the stage's result depends on."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
     if is_main_process():
         write_json(folder / "environment.json", describe_environment(context.compute))
     stage = settle_reward_model(stage, progress)
-    job = TrainingJob(recipe, stage, folder, context.compute, context.command)
+    job = TrainingJob(recipe, stage, folder, context.compute, context.command, context.digest)
     if getattr(stage, "engine", "local") == "verl":
         from posttrain.training.verl import export_verl
 

@@ -25,6 +25,7 @@ from posttrain.training.budget import TokenBudget
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import LanguageObjective
 from posttrain.training.processes import StepBatches
+from posttrain.training.saving import Saver
 from posttrain.training.trainer import PackedTrainer
 
 LENGTHS = [11, 4, 16, 7, 13, 5, 9, 14]
@@ -105,7 +106,7 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
             steps=schedule.steps,
             seed=0,
             save_steps=stage.save_every_steps,
-            watched="loss" if validation is not None else None,
+            validate=validation is not None,
         )
 
         def build(model: Any) -> torch.optim.Optimizer:
@@ -125,8 +126,7 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
                 ),
                 schedule=schedule,
                 validation=validation,
-                checkpoints=folder / "checkpoints",
-                keep_last=2,
+                saver=Saver(folder / "checkpoints", stage),
                 budget=TokenBudget(folder, stage.batch_tokens),
                 recorder=recorder,
                 stop=stop or StopRequest(),
@@ -269,7 +269,7 @@ def test_the_exported_config_keeps_the_cache_setting(run, tmp_path):
 
 def test_checkpoints_hold_no_pickled_arguments(run):
     done = run(build_model(), steps=2, save_every_steps=1)
-    names = {path.name for path in done.trainer.checkpoints.rglob("*")}
+    names = {path.name for path in done.trainer.saver.folder.rglob("*")}
     assert "training_args.bin" not in names
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= names
 
@@ -279,7 +279,7 @@ def test_a_stop_asked_for_before_the_last_step_saves_and_ends(run):
     stop.signal_name = "SIGTERM"
     done = run(build_model(), steps=5, stop=stop)
     assert done.trainer.state.global_step == 1
-    assert [path.name for path in done.trainer.checkpoints.glob("step-*")] == ["step-000001"]
+    assert [path.name for path in done.trainer.saver.folder.glob("step-*")] == ["step-000001"]
 
 
 def test_a_stop_asked_for_in_the_last_step_is_a_finished_run(run):
@@ -287,4 +287,4 @@ def test_a_stop_asked_for_in_the_last_step_is_a_finished_run(run):
     stop.signal_name = "SIGTERM"
     done = run(build_model(), steps=1, stop=stop)
     assert done.trainer.state.global_step == done.schedule.steps == 1
-    assert (done.trainer.checkpoints / "last" / "MANIFEST.json").is_file()
+    assert (done.trainer.saver.folder / "last" / "MANIFEST.json").is_file()

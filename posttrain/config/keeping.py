@@ -1,0 +1,45 @@
+"""Which checkpoints of a training stage are kept, and by what figure one is better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import PositiveInt, model_validator
+
+from posttrain.config.base import Config
+
+HIGHER_IS_BETTER = {
+    "loss": False,
+    "perplexity": False,
+    "token_accuracy": True,
+    "pair_accuracy": True,
+    "margin": True,
+    "reward": True,
+    "accuracy": True,
+}
+"""Validation metrics of which it is known."""
+
+
+class KeepBestConfig(Config):
+    """The checkpoints kept for what they are worth; a metric alone stands for the best by it."""
+
+    metric: str | None = None
+    """Validation metric, as `metrics.jsonl` calls it without `validation_`: `loss`, `perplexity`,
+    `token_accuracy`, `pair_accuracy`, `margin`, `reward`, `accuracy`, ...; where absent `loss`, of
+    `grpo` and `ppo` `reward`."""
+    count: PositiveInt = 1
+    """How many; the link `best` points to the best of them."""
+    higher_is_better: bool | None = None
+    """Needed for a metric of which that is not known, such as `entropy`."""
+
+    @classmethod
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Take the name of a metric."""
+        return {"metric": str(value)} if isinstance(value, str) else None
+
+    @model_validator(mode="after")
+    def _check_direction(self) -> KeepBestConfig:
+        known = self.metric is None or self.metric in HIGHER_IS_BETTER
+        if not known and self.higher_is_better is None:
+            raise ValueError(f"say whether a higher `{self.metric}` is better: `higher_is_better`")
+        return self

@@ -1,0 +1,123 @@
+"""When a run writes a checkpoint, and what becomes of it when the disk refuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from posttrain.checkpoints import (
+    FoundCheckpoint,
+    Ranking,
+    checkpoint_name,
+    note_validation,
+    prune_checkpoints,
+    save_errors,
+    write_checkpoint,
+)
+from posttrain.config.keeping import HIGHER_IS_BETTER
+from posttrain.config.train import TrainingStage
+from posttrain.errors import PosttrainError
+from posttrain.logs import say
+from posttrain.runtime import is_main_process, world_size
+from posttrain.training.processes import shared_folder
+
+
+class Saver:
+    """Writes the checkpoints of a stage and keeps those that its settings ask for.
+
+    Args:
+        folder: Of the checkpoints.
+        stage: How often to save and what to keep.
+        details: Stored in every manifest: what tells this run from others, and how it computes.
+        found: Where the run goes on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stage: TrainingStage,
+        details: dict[str, Any] | None = None,
+        found: FoundCheckpoint | None = None,
+    ) -> None:
+        self.folder = folder
+        self.stage = stage
+        self.details = details or {}
+        self.saved_step = found.step if found and found.path else -1
+        """Of the newest checkpoint on the disk; -1 where there is none."""
+        validation = found.manifest.get("validation") if found else None
+        self.validated: tuple[int, dict[str, float]] | None = (
+            (self.saved_step, validation) if validation else None
+        )
+        """Newest step whose validation is known, with its metrics."""
+        self._tried = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether ``save_every_minutes`` have passed since the last checkpoint."""
+        minutes = self.stage.save_every_minutes
+        return minutes is not None and time.monotonic() - self._tried >= 60 * minutes
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Write a checkpoint, all or nothing.
+
+        Where that fails, one line says so and the run goes on: the next one may find room. Of
+        several processes the others could not know, so the run ends.
+
+        Args:
+            step: Optimizer steps done.
+            write: Fills the folder it is given.
+
+        Raises:
+            PosttrainError: It cannot be written, and there are several processes.
+        """
+        if self.saved_step == step:  # transformers asks once more when the last step is done
+            return
+        self._tried = time.monotonic()
+        details = dict(self.details)
+        if self.validated and self.validated[0] == step:
+            details["validation"] = self.validated[1]
+        publish = write_checkpoint(self.folder, step, details)
+        try:
+            with shared_folder(publish) as folder, save_errors(self.folder):
+                write(folder)
+        except PosttrainError as error:
+            if world_size() > 1:
+                raise
+            say(f"warning: step {step}: no checkpoint: {Exception.__str__(error)}; {self._kept}")
+            return
+        self.saved_step = step
+        if is_main_process():
+            self._prune()
+
+    @property
+    def _kept(self) -> str:
+        if self.saved_step < 0:
+            return "there is none so far; the run goes on"
+        return f"that of step {self.saved_step} is kept; the run goes on"
+
+    def note(self, step: int, values: dict[str, float]) -> None:
+        """Remember a step's validation, with its checkpoint where that is written already."""
+        self.validated = (step, values)
+        if self.saved_step == step and is_main_process():
+            note_validation(self.folder / checkpoint_name(step), values)
+            self._prune()
+
+    def _prune(self) -> None:
+        damage = prune_checkpoints(
+            self.folder,
+            step=self.saved_step,
+            keep_last=self.stage.keep_last,
+            ranking=build_ranking(self.stage),
+        )
+        if damage:
+            say(f"warning: {checkpoint_name(self.saved_step)}: {damage}; older ones are all kept")
+
+
+def build_ranking(stage: TrainingStage) -> Ranking:
+    """By what a stage's checkpoints are compared."""
+    best = stage.keep_best
+    metric = best.metric or stage.validation_metrics[0]
+    higher = best.higher_is_better
+    return Ranking(metric, HIGHER_IS_BETTER[metric] if higher is None else higher, best.count)
