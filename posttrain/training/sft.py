@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.data.prepare import PreparedData
+from posttrain.models.noise import add_embedding_noise
 from posttrain.training.objective import LanguageObjective
 from posttrain.training.offline import Method, train_offline
 from posttrain.training.stage import TrainingJob, TrainingSummary
@@ -16,4 +17,6 @@ def train_sft(job: TrainingJob) -> TrainingSummary:
 
 
 def _build_method(job: TrainingJob, model: Any, data: PreparedData) -> Method:
+    if job.stage.neftune_alpha:
+        add_embedding_noise(model, job.stage.neftune_alpha)
     return Method(LanguageObjective())
