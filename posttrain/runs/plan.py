@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -14,14 +13,11 @@ from posttrain.config.recipe import Recipe
 from posttrain.config.train import FixedDataStage, GrpoStage, OnlineStage, PpoStage, TrainingStage
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
-from posttrain.models.load import find_model, is_adapter, load_base_config
-from posttrain.models.lora import shape_adapter
-from posttrain.models.memory import MemoryEstimate, WeightBytes, estimate_memory, weigh_frozen
+from posttrain.models.load import load_base_config
+from posttrain.models.memory import MemoryEstimate, estimate_memory
 from posttrain.runs.prepare import prepare_stages
+from posttrain.runs.tuning import count_stage_parameters, settle_tuning
 from posttrain.training.batches import Schedule, build_schedule
-from posttrain.training.guards import count_parameters
-from posttrain.training.model import choose_trained
-from posttrain.training.optimizers import weigh_state
 from posttrain.training.rewards import check_references
 from posttrain.training.rollouts import check_room
 from posttrain.training.schedules import plan_rates
@@ -49,7 +45,7 @@ def plan_recipe(recipe: Recipe) -> str:
     if any(isinstance(stage, TrainingStage) for stage in recipe.stages):
         config = load_base_config(recipe.model)
         for stage, data, _ in prepare_stages(recipe):
-            tuned = _settle_tuning(recipe, stage)
+            tuned = settle_tuning(recipe, stage)
             plan = (
                 [f"  {data}"] if isinstance(data, str) else _plan_stage(tuned, stage, data, config)
             )
@@ -153,62 +149,3 @@ def _plan_rollouts(stage: OnlineStage, data: PreparedData) -> Iterator[str]:
 
 # For the example of what sharing saves: one usual machine.
 _DEVICES = 8
-_HEADS = {"mlm": "MaskedLM", "reward": "SequenceClassification"}
-_TASKS = {"mlm": None, "reward": "SEQ_CLS"}
-
-
-def _settle_tuning(recipe: Recipe, stage: Any) -> Recipe:
-    """What the stage will train: rows of added tokens only where nothing before it has."""
-    tuned = recipe.tuned_for(stage)
-    if _starts_at_base(recipe, stage) or tuned.lora.train_rows not in ("auto", "added"):
-        return tuned
-    return tuned.model_copy(update={"lora": tuned.lora.model_copy(update={"train_rows": ()})})
-
-
-def _starts_at_base(recipe: Recipe, stage: Any) -> bool:
-    """Whether only adapters come between the recipe's model and the stage."""
-    before = recipe.stage_before(stage)
-    while recipe.leaves_adapter(before):
-        before = recipe.stage_before(before)  # type: ignore[arg-type] # it leaves an adapter
-    return before is None
-
-
-def count_stage_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, WeightBytes]:
-    """Count what a stage will train, from shapes alone: the model is built without memory.
-
-    Args:
-        recipe: As ``Recipe.tuned_for`` returns it for the stage.
-        stage: A training stage.
-        config: The model's transformers config.
-
-    Returns:
-        Total and trainable parameters, and what holding them takes.
-    """
-    import torch
-    import transformers
-
-    head = _HEADS.get(stage.stage, "CausalLM")
-    if head == "SequenceClassification":
-        config = copy.deepcopy(config)
-        config.num_labels = 1
-    bf16 = recipe.compute.arithmetic == "bf16"
-    with torch.device("meta"):
-        model = getattr(transformers, f"AutoModelFor{head}").from_config(
-            config, trust_remote_code=recipe.model.trust_remote_code
-        )
-        model.tie_weights()
-        frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
-        task = _TASKS.get(stage.stage, "CAUSAL_LM")
-        place = find_model(recipe.model.path)
-        if is_adapter(place) and recipe.tuning != "full" and _starts_at_base(recipe, stage):
-            model = shape_adapter(model, place, task)
-        else:
-            model = choose_trained(recipe, model, task)
-    value_head = config.get_text_config().hidden_size + 1 if stage.stage == "ppo" else 0
-    trainable, total = count_parameters(model)
-    trainable, total = trainable + value_head, total + value_head
-    state = weigh_state(model, stage) / trainable
-    if recipe.tuning == "full":
-        each = 2 if recipe.compute.weights == "bf16" else 4
-        return total, trainable, WeightBytes(trained=each, frozen=each, optimizer=state)
-    return total, trainable, WeightBytes(frozen=frozen, optimizer=state)

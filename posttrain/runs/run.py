@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from posttrain.checkpoints import MANIFEST, check_intact
 from posttrain.config.recipe import Recipe, Stage
-from posttrain.config.train import TrainingStage
+from posttrain.config.train import TRAINING_STAGES, TrainingStage
 from posttrain.errors import ConfigError, InterruptedRunError, PosttrainError
 from posttrain.files import load_json, write_errors, write_json
 from posttrain.logs import format_duration, log_file, mute, say
@@ -58,6 +58,10 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
         if not only or stage.stage in only:
             check_sources(stage)
     check_trackers(recipe.tracking)
+    if not only or set(only) & set(TRAINING_STAGES):
+        from posttrain.runs.tuning import check_tuning
+
+        check_tuning(recipe)
     folder = run_folder(recipe)
     with _time_limit(recipe.stop_after_minutes):
         if is_main_process():

@@ -29,6 +29,7 @@ from posttrain.models.load import (
     load_model_config,
     load_tokenizer,
 )
+from posttrain.models.rows import find_added_rows
 from posttrain.runtime import command_name, is_main_process
 from posttrain.training.data import load_data
 from posttrain.training.stage import TrainingJob
@@ -123,6 +124,12 @@ def check_verl(recipe: Recipe, stage: RolloutStage) -> str:
     require_extra("pyarrow", "verl")
     check_method(recipe, stage)
     place = _find_whole(recipe.model)
+    if recipe.tuning == "lora" and recipe.lora.train_rows and find_added_rows(recipe.model):
+        raise ConfigError(
+            f"stage `{stage.name}`: rows of tokens that extend-tokenizer has added would stay "
+            "untrained, for verl's adapters have none (lora.train_rows)",
+            hint="train the model further first (pretrain or sft), or set lora.train_rows=[]",
+        )
     name = stage.rewards.model
     if name and is_adapter(find_model(name)):
         raise ConfigError(

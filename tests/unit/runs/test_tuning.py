@@ -6,7 +6,7 @@ from posttrain.config.load import build_recipe
 from posttrain.config.model import LoraConfig, ModelConfig
 from posttrain.models.load import load_base_config, load_model
 from posttrain.models.lora import add_lora
-from posttrain.runs.plan import count_stage_parameters
+from posttrain.runs.tuning import count_stage_parameters
 from posttrain.runtime import Compute
 from posttrain.training.guards import check_trainable
 from posttrain.training.model import build_model
