@@ -80,12 +80,20 @@ def migrate(
     typer.echo(migrate_file(settings))
 
 
-def doctor() -> None:
+def doctor(
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Measure every attention back end instead.")
+    ] = False,
+) -> None:
     """Show versions, devices, attention back ends that work, disk, and what to mend."""
     from posttrain.logs import show
-    from posttrain.runs.doctor import examine_machine
 
-    text, healthy = examine_machine()
+    if attention:
+        from posttrain.runs.doctor_attention import examine_attention as examine
+    else:
+        from posttrain.runs.doctor import examine_machine as examine
+
+    text, healthy = examine()
     show(text)
     raise typer.Exit(0 if healthy else 1)
 

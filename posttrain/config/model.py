@@ -29,8 +29,10 @@ class ModelConfig(Config):
     `llama3_instruct`, `chatglm3`, `baichuan2_chat`, `deepseek_chat`."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    attention: Literal["auto", "sdpa", "flex", "eager"] = "auto"
-    """Back end of packed attention; `posttrain doctor` shows which work here."""
+    attention: Literal[
+        "auto", "flash_attention_3", "flash_attention_2", "flex", "sdpa", "eager"
+    ] = "auto"
+    """Back end of packed attention; `posttrain doctor --attention` measures which work here."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
 

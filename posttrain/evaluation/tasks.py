@@ -27,9 +27,10 @@ from posttrain.evaluation.problems import (
     read_math,
     read_tool_problems,
 )
-from posttrain.models.attention import choose_attention, register_attention
-from posttrain.models.load import load_model
-from posttrain.models.packed import check_packable, prepare_packed
+from posttrain.models.attention import register_attention
+from posttrain.models.attention.choose import settle_attention
+from posttrain.models.load import load_base_config, load_model
+from posttrain.models.packed import check_scorable, prepare_packed
 
 _READERS = {
     "gsm8k": read_gsm8k,
@@ -45,7 +46,7 @@ def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device:
     Args:
         config: The model.
         need: ``generate``: with transformers' own attention and its cache; ``score``: with our
-            packed attention; ``nothing``: not at all.
+            packed attention, where it can be packed; ``nothing``: not at all.
         dtype: Of the weights.
         device: ``cpu`` or ``cuda``.
 
@@ -54,20 +55,18 @@ def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device:
 
     Raises:
         CheckpointError: It cannot be read.
-        ConfigError: ``score``, and the architecture cannot be packed.
+        ConfigError: ``score``, and the architecture cannot be scored.
     """
     if need == "nothing":
         return None
     if need == "generate":
         return load_model(config, attention="sdpa", dtype=dtype).to(device)
     register_attention()
-    attention, _ = choose_attention(config.attention, device)
-
-    def prepare(model: Any) -> None:
-        check_packable(model.config)
-        prepare_packed(model)
-
-    return load_model(config, attention=f"posttrain_{attention}", dtype=dtype, prepare=prepare).to(
+    precision = "bf16" if dtype == "bfloat16" else "fp32"
+    settings = load_base_config(config)
+    check_scorable(settings)
+    attention = settle_attention(config.attention, settings, device=device, precision=precision)
+    return load_model(config, attention=attention.name, dtype=dtype, prepare=prepare_packed).to(
         device
     )
 

@@ -21,7 +21,8 @@ from posttrain.config.model import ModelConfig
 from posttrain.errors import CheckpointError, ConfigError
 from posttrain.files import load_json
 from posttrain.layout import Segment, SegmentTable, build_batch
-from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.attention import register_attention
+from posttrain.models.attention.choose import settle_attention
 from posttrain.models.load import (
     find_base,
     find_model,
@@ -30,7 +31,7 @@ from posttrain.models.load import (
     load_model,
     load_model_config,
 )
-from posttrain.models.packed import check_packable
+from posttrain.models.padded import join, lay_out, takes_rows
 
 Tree = tuple[Sequence[int], Sequence[Sequence[int]]]
 """Token ids of a prompt, and of each answer to it."""
@@ -93,18 +94,17 @@ def prepare_reward(model: Any) -> None:
     rewards there, [R, 1], as its logits. Plain calls stay as they were.
 
     Args:
-        model: Of ``load_classifier``, with one of our attention back ends.
+        model: Of ``load_classifier``, with one of our attention back ends, or with its own.
 
     Raises:
-        ConfigError: It has no head that reads one token, or would not ask our back end.
+        ConfigError: It has no head that reads one token.
     """
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    check_packable(model.config)
-    if not getattr(model, "_supports_attention_backend", False) or not hasattr(model, "score"):
+    if not hasattr(model, "score"):
         raise ConfigError(
-            f"{type(model).__name__} cannot score packed answers at their last tokens",
-            hint="choose a causal model whose attention transformers can exchange",
+            f"{type(model).__name__} cannot score answers at their last tokens",
+            hint="choose a causal model",
         )
     forward = model.forward
 
@@ -112,19 +112,37 @@ def prepare_reward(model: Any) -> None:
     def take_request(*args: Any, **kwargs: Any) -> Any:
         if "score_positions" not in kwargs:
             return forward(*args, **kwargs)
-        hidden = model.base_model(
-            input_ids=kwargs["input_ids"],
-            position_ids=kwargs["position_ids"],
-            segments=kwargs["segments"],
-            use_cache=False,
-        ).last_hidden_state
+        read = _read_rows if takes_rows(model) else _read_packed
+        hidden_RE = read(model, kwargs)
         # In fp32: bf16 would round differences of rewards. Looked up now: adapters put a trained
         # copy of the head in its place.
-        with torch.autocast(hidden.device.type, enabled=False):
-            rewards_R1 = model.score(hidden[0, kwargs["score_positions"]].float())
+        with torch.autocast(hidden_RE.device.type, enabled=False):
+            rewards_R1 = model.score(hidden_RE.float())
         return SequenceClassifierOutput(logits=rewards_R1)
 
     model.forward = take_request
+
+
+def _read_packed(model: Any, kwargs: dict[str, Any]) -> Tensor:
+    """Hidden states at the asked positions, [R, hidden size]."""
+    output = model.base_model(
+        input_ids=kwargs["input_ids"],
+        position_ids=kwargs["position_ids"],
+        segments=kwargs["segments"],
+        use_cache=False,
+    )
+    hidden_RE: Tensor = output.last_hidden_state[0, kwargs["score_positions"]]
+    return hidden_RE
+
+
+def _read_rows(model: Any, kwargs: dict[str, Any]) -> Tensor:
+    """The same, of a model that cannot take a packed batch."""
+    layers = model.base_model
+    calls = lay_out(
+        layers.forward, kwargs["input_ids"], kwargs["segments"], kwargs["score_positions"]
+    )
+    parts = [layers(**call.inputs).last_hidden_state[call.places] for call in calls]
+    return join(calls, parts)
 
 
 def end_positions(table: SegmentTable) -> np.ndarray[Any, Any]:
@@ -173,10 +191,8 @@ def load_reward_model(folder: str, device: str) -> Any:
 
     Raises:
         CheckpointError: It cannot be read, or is no reward model.
-        ConfigError: Its architecture cannot be packed.
     """
     register_attention()
-    attention, _ = choose_attention("auto", device)
     place = find_model(folder)
     config = ModelConfig(path=place)
     if is_adapter(place):
@@ -192,8 +208,9 @@ def load_reward_model(folder: str, device: str) -> Any:
             f"model {folder}: is no reward model",
             hint="give the `final` folder of a reward stage",
         )
+    attention = settle_attention("auto", load_model_config(config), device=device, precision="fp32")
     model = load_classifier(
-        config, prepare=prepare_reward, attention=f"posttrain_{attention}", dtype="float32"
+        config, prepare=prepare_reward, attention=attention.name, dtype="float32"
     )
     if is_adapter(place):
         model = load_adapter(model, Path(place))

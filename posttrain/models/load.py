@@ -292,7 +292,8 @@ def _load_plain(
             place,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
-            attn_implementation=attention,
+            # Unasked, transformers takes sdpa too, and its plain code where a model has no other.
+            attn_implementation=None if attention == "sdpa" else attention,
             dtype=dtype,
             output_loading_info=True,
             **settings,

@@ -15,25 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from posttrain.errors import ConfigError
-from posttrain.layout import SegmentTable
 from posttrain.models.head import score_tokens
-from posttrain.models.packed import TokenScores
-
-# Architectures whose attention asks our back end and passes the segments on, and whose positions
-# count from 0. Tests compare packed with one by one for each.
-_PACKABLE = ("bert", "modernbert")
-
-
-def is_encoder(config: Any) -> bool:
-    """Whether transformers has the architecture as an encoder with a masked language head."""
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
-
-    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-
-
-def can_pack_encoder(config: Any) -> bool:
-    """Whether texts of an encoder can lie side by side in one call."""
-    return config.model_type in _PACKABLE
+from posttrain.models.packed import MODEL_INPUTS, TokenScores
+from posttrain.models.packing import is_encoder
+from posttrain.models.padded import join, lay_out, takes_rows
 
 
 def check_encoder(config: Any, tokenizer: Any, name: str) -> None:
@@ -71,27 +56,37 @@ def prepare_masked(model: Any) -> None:
             f"{type(model).__name__} has no output layer that can be asked for single tokens",
             hint="choose BERT, ModernBERT or their like",
         )
-    request: dict[str, Tensor] = {}
+    request: dict[str, Any] = {}
     model_forward, layers_forward = model.forward, layers.forward
     head_forward = type(head).forward
 
     @functools.wraps(model_forward)
     def take_request(*args: Any, **kwargs: Any) -> Any:
         request.clear()  # of a call that failed on its way to the head
-        for name in ("score_positions", "score_targets"):
-            if name in kwargs:
-                request[name] = kwargs.pop(name)
-        return model_forward(*args, **kwargs)
+        if "score_positions" not in kwargs:
+            return model_forward(*args, **kwargs)
+        positions_N, targets_N = kwargs.pop("score_positions"), kwargs.pop("score_targets")
+        if not takes_rows(model):
+            request["places"], request["targets"] = (0, positions_N), targets_N
+            return model_forward(*args, **kwargs)
+        calls = lay_out(model_forward, kwargs["input_ids"], kwargs["segments"], positions_N)
+        parts: list[Tensor] = []
+        for call in calls:
+            request["places"], request["targets"] = call.places, targets_N[call.chosen_n]
+            output = model_forward(**call.inputs)
+            parts.append(output.logits[0])
+        output.logits = join(calls, parts)[None]
+        return output
 
     @functools.wraps(layers_forward)
     def keep_scored(*args: Any, **kwargs: Any) -> Any:
         output = layers_forward(*args, **kwargs)
-        if (positions_N := request.pop("score_positions", None)) is not None:
-            output.last_hidden_state = output.last_hidden_state[:, positions_N]
+        if (places := request.pop("places", None)) is not None:
+            output.last_hidden_state = output.last_hidden_state[places][None]
         return output
 
     def score(self: Any, hidden: Tensor) -> Tensor:
-        if (targets_N := request.pop("score_targets", None)) is None:
+        if (targets_N := request.pop("targets", None)) is None:
             return head_forward(self, hidden)  # of this very layer: adapters may train a copy
         bias = getattr(self, "bias", None)
         return torch.stack(score_tokens(hidden[0], self.weight, bias, targets_N), dim=-1)[None]
@@ -100,36 +95,16 @@ def prepare_masked(model: Any) -> None:
     head.forward = MethodType(score, head)
 
 
-def score_masked(model: nn.Module, batch: dict[str, Any], *, packed: bool) -> TokenScores:
+def score_masked(model: nn.Module, batch: dict[str, Any]) -> TokenScores:
     """Score the masked tokens of a batch.
 
     Args:
         model: Prepared by ``prepare_masked``, possibly wrapped for adapters or several processes.
         batch: As ``layout.build_batch`` makes it, as tensors; ``score_positions`` are those of the
             masked tokens themselves.
-        packed: All texts in one call; else each in one of its own.
 
     Returns:
         Scores of the batch's N scored tokens.
     """
-    table: SegmentTable = batch["segments"]
-    if packed:
-        scores_N3 = model(
-            input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            segments=table,
-            score_positions=batch["score_positions"],
-            score_targets=batch["score_targets"],
-        ).logits[0]
-        return TokenScores(*scores_N3.unbind(-1))
-    parts = []
-    for number, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
-        own = batch["score_segments"] == number
-        if own.any():
-            inputs = {
-                "input_ids": batch["input_ids"][:, start : start + length],
-                "score_positions": batch["score_positions"][own] - start,
-                "score_targets": batch["score_targets"][own],
-            }
-            parts.append(model(**inputs).logits[0])
-    return TokenScores(*torch.cat(parts).unbind(-1))
+    scores_N3 = model(**{name: batch[name] for name in MODEL_INPUTS}).logits[0]
+    return TokenScores(*scores_N3.unbind(-1))

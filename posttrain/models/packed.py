@@ -9,7 +9,6 @@ logits. Both run inside the model's forward call, where sharding hooks have gath
 from __future__ import annotations
 
 import functools
-import inspect
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from posttrain.errors import ConfigError
 from posttrain.models.head import score_tokens
+from posttrain.models.padded import join, lay_out, takes_rows
 
 
 class TokenScores(NamedTuple):
@@ -30,36 +30,20 @@ class TokenScores(NamedTuple):
     """Of the value head, where the model has one."""
 
 
-def check_packable(config: Any) -> None:
-    """Refuse architectures that a packed batch would change.
+def check_scorable(config: Any) -> None:
+    """Refuse architectures whose logits are not what their output layer gives.
 
     Args:
         config: The model's transformers config.
 
     Raises:
-        ConfigError: Layers carry state from token to token, attend within a window, or the
-            logits are changed after the output layer.
+        ConfigError: The logits are changed after the output layer.
     """
     text = config.get_text_config()
-    name = text.model_type
-    layer_types = set(getattr(text, "layer_types", None) or ["full_attention"])
-    if foreign := layer_types - {"full_attention"}:
-        raise ConfigError(
-            f"model type {name}: its layers ({', '.join(sorted(foreign))}) would carry state or "
-            "windows across packed examples",
-            hint="choose a model with full attention in every layer",
-        )
-    if getattr(text, "use_sliding_window", False) or (
-        getattr(text, "sliding_window", None) and getattr(text, "layer_types", None) is None
-    ):
-        raise ConfigError(
-            f"model type {name}: sliding-window attention is not supported in packed batches",
-            hint="choose a model with full attention in every layer",
-        )
     for field in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text, field, None) not in (None, 1, 1.0):
             raise ConfigError(
-                f"model type {name}: `{field}` changes logits after the output layer",
+                f"model type {text.model_type}: `{field}` changes logits after the output layer",
                 hint="this model cannot be trained here yet",
             )
 
@@ -68,21 +52,16 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
     """Install the two wrappers on a causal language model (before adapters are added around it).
 
     Args:
-        model: A transformers ``...ForCausalLM`` with one of our attention back ends.
+        model: A transformers ``...ForCausalLM``, with one of our attention back ends to take the
+            batch as it is, or with its own to take it in padded rows (``models.padded``).
         value_head: Reads an estimate of the reward to come off the hidden state that predicts a
             scored token; [N, hidden size] -> [N, 1], fp32.
 
     Raises:
-        ConfigError: The model cannot score chosen positions, or would not ask our back end.
+        ConfigError: The model has no output layer.
     """
-    if not getattr(model, "_supports_attention_backend", False):
-        raise ConfigError(
-            f"{type(model).__name__} has attention code of its own: packed examples would mix",
-            hint="choose a model whose attention transformers can exchange",
-        )
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        raise ConfigError(f"{type(model).__name__} cannot score chosen positions only")
-    head = model.get_output_embeddings()
+    if (head := model.get_output_embeddings()) is None:
+        raise ConfigError(f"{type(model).__name__} has no output layer to score tokens with")
     request: dict[str, Any] = {}
     model_forward, head_forward = model.forward, type(head).forward
 
@@ -90,6 +69,8 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
     @functools.wraps(model_forward)
     def take_request(*args: Any, **kwargs: Any) -> Any:
         request.clear()  # of a call that failed on its way to the head
+        if "score_positions" in kwargs and takes_rows(model):
+            return score_rows(kwargs)
         if "score_positions" in kwargs:
             kwargs["logits_to_keep"] = kwargs.pop("score_positions")
             request["targets"] = kwargs.pop("score_targets")
@@ -98,10 +79,26 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
             kwargs["use_cache"] = False
         return model_forward(*args, **kwargs)
 
+    def score_rows(kwargs: dict[str, Any]) -> Any:
+        calls = lay_out(
+            model_forward, kwargs["input_ids"], kwargs["segments"], kwargs["score_positions"]
+        )
+        parts: list[Tensor] = []
+        for call in calls:
+            request["places"] = call.places
+            request["targets"] = kwargs["score_targets"][call.chosen_n]
+            request["temperature"] = kwargs.get("score_temperature", 1.0)
+            output = model_forward(**call.inputs)
+            parts.append(output.logits[0])
+        output.logits = join(calls, parts)[None]
+        return output
+
     def score(self: nn.Module, hidden: Tensor) -> Tensor:
         targets_N = request.pop("targets", None)
         if targets_N is None:
             return head_forward(self, hidden)  # of this very layer: adapters may train a copy
+        if (places := request.pop("places", None)) is not None:
+            hidden = hidden[places][None]
         weight, bias = _weights(self)
         cooled = hidden[0]
         if (temperature := request["temperature"]) != 1.0:
@@ -116,7 +113,8 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
     head.forward = MethodType(score, head)
 
 
-_MODEL_INPUTS = ("input_ids", "position_ids", "segments", "score_positions", "score_targets")
+MODEL_INPUTS = ("input_ids", "position_ids", "segments", "score_positions", "score_targets")
+"""Of a batch, what a prepared model is called with."""
 
 
 def _weights(head: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -136,6 +134,6 @@ def score_batch(
     Returns:
         Scores of the batch's N scored tokens.
     """
-    inputs = {name: batch[name] for name in _MODEL_INPUTS}
+    inputs = {name: batch[name] for name in MODEL_INPUTS}
     columns_NC = model(**inputs, score_temperature=temperature).logits[0]
     return TokenScores(*columns_NC.unbind(-1))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from posttrain.files import cache_root
 from posttrain.logs import format_bytes
 from posttrain.runtime import choose_compute, count_cores, describe_environment
 
 _LOW_DISK_BYTES = 5 * 2**30
-# Largest difference from the reference that counts as working, fp32.
-_TOLERANCE = 1e-4
 
 
 def examine_machine() -> tuple[str, bool]:
@@ -64,56 +60,26 @@ def _describe_devices() -> Iterator[str]:
 
 
 def _describe_attention(problems: list[str]) -> Iterator[str]:
-    """Run each back end forward and backward on a small forest of segments."""
+    """Try each back end once on a small tree."""
     import torch
 
     from posttrain.models.attention import BACK_ENDS, register_attention
+    from posttrain.models.attention.choose import Needs, find_obstacle, settle_packed
+    from posttrain.models.attention.probe import find_error
 
     register_attention()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    reference = _attend("eager", device)
-    for name in sorted(BACK_ENDS, key=lambda n: n != "eager"):
-        started = time.perf_counter()
-        try:
-            results = _attend(name, device)
-        except Exception as error:  # any failure of a back end is what we came to see
-            reason = str(error).strip().splitlines()[0][:90]
-            yield f"attention  {name}: does not work on {device}: {reason}"
-            if name != "flex":
-                problems.append(f"attention back end {name} fails; reinstall torch")
-            continue
-        seconds = time.perf_counter() - started
-        error_size = max(
-            float((a - b).abs().max()) for a, b in zip(results, reference, strict=True)
-        )
-        works = error_size < _TOLERANCE
-        verdict = "works" if works else "WRONG"
-        yield (
-            f"attention  {name}: {verdict} on {device}, largest difference from the reference "
-            f"{error_size:.1e}, {1000 * seconds:.0f} ms"
-        )
-        if not works:
-            problems.append(f"attention back end {name} computes wrong results here")
-
-
-def _attend(name: str, device: str) -> list[Any]:
-    """Output and gradients of one back end on a fixed small problem."""
-    import torch
-    from transformers import AttentionInterface
-
-    from posttrain.layout import SegmentTable
-
-    table = SegmentTable((0, 40, 72, 80), (40, 32, 8, 48), (-1, 0, 0, -1))
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(1, 4, 128, 16, generator=generator).to(device).requires_grad_()
-    key, value = (
-        torch.randn(1, 2, 128, 16, generator=generator).to(device).requires_grad_()
-        for _ in range(2)
-    )
-    attend = AttentionInterface()[f"posttrain_{name}"]
-    output, _ = attend(torch.nn.Module(), query, key, value, None, segments=table)
-    output.square().sum().backward()
-    return [output.detach(), query.grad, key.grad, value.grad]
+    needs = Needs(device, "bfloat16" if device == "cuda" else "float32")
+    for name in BACK_ENDS:
+        if obstacle := find_obstacle(name, needs):
+            command = f" ({obstacle.hint})" if obstacle.missing else ""
+            yield f"attention  {name}: {obstacle.reason}{command}"
+        elif error := find_error(name, device, needs.dtype, needs.head_size):
+            yield f"attention  {name}: {error}"
+            problems.append(f"attention back end {name} {error}; reinstall torch")
+        else:
+            yield f"attention  {name}: works on {device}"
+    yield f"attention  auto takes {settle_packed('auto', needs).back_end}"
 
 
 def _describe_disk(problems: list[str]) -> Iterator[str]:
@@ -128,10 +94,37 @@ def _describe_disk(problems: list[str]) -> Iterator[str]:
             problems.append(f"less than {format_bytes(_LOW_DISK_BYTES)} free for {path}")
 
 
-_OPTIONAL = {"tensorboard": "curves of a run: tensorboard --logdir runs"}
-
-
 def _describe_optional() -> Iterator[str]:
-    for module, use in _OPTIONAL.items():
-        found = importlib.util.find_spec(module) is not None
-        yield f"optional   {module}: {'installed' if found else f'pip install {module}'} ({use})"
+    """Each extra of the package, and what of it is installed."""
+    from packaging.requirements import Requirement
+
+    try:
+        about = importlib.metadata.metadata("posttrain")
+    except importlib.metadata.PackageNotFoundError:
+        yield "optional   unknown: posttrain runs from its source, without being installed"
+        return
+    needed = [Requirement(line) for line in about.get_all("Requires-Dist") or ()]
+    for extra in about.get_all("Provides-Extra") or ():
+        found: list[str] = []
+        missing: list[str] = []
+        for package in needed:
+            if package.marker is None or not package.marker.evaluate({"extra": extra}):
+                continue
+            version = _find_version(package.name)
+            fits = version is not None and package.specifier.contains(version, prereleases=True)
+            wanted = f"{package.name}{package.specifier}"
+            (found if fits else missing).append(f"{package.name} {version}" if fits else wanted)
+        if missing:
+            yield (
+                f"optional   {extra}: pip install 'posttrain[{extra}]' "
+                f"(missing: {', '.join(missing)})"
+            )
+        else:
+            yield f"optional   {extra}: installed ({', '.join(found)})"
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

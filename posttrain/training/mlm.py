@@ -9,9 +9,8 @@ import numpy as np
 from posttrain.data.masking import Masking, mask_batch
 from posttrain.data.prepare import PreparedData
 from posttrain.errors import ConfigError
-from posttrain.logs import say
 from posttrain.models.load import load_base_config, load_model, load_tokenizer
-from posttrain.models.masked import can_pack_encoder, check_encoder, prepare_masked, score_masked
+from posttrain.models.masked import check_encoder, prepare_masked, score_masked
 from posttrain.models.packed import TokenScores
 from posttrain.training.batches import Finish
 from posttrain.training.model import begin_model, prepare_tuning, tune, weight_format
@@ -33,7 +32,7 @@ def _build_method(job: TrainingJob, model: Any, data: PreparedData) -> Method:
     _check_lengths(model.config, data)
     masking = Masking.build(job.stage.mask, tokenizer)
     return Method(
-        MaskedObjective(packed=can_pack_encoder(model.config)),
+        MaskedObjective(),
         _mask(masking, [job.recipe.seed, _TRAIN]),
         # The same tokens at every measurement, whatever the seed: losses can be compared.
         _mask(masking, [0, _VALIDATION]),
@@ -60,18 +59,11 @@ def _mask(masking: Masking, seed: list[int]) -> Finish:
 
 
 class MaskedObjective(LanguageObjective):
-    """Mean negative log-likelihood of the hidden tokens.
-
-    Args:
-        packed: Whether the model takes many texts in one call.
-    """
-
-    def __init__(self, *, packed: bool) -> None:
-        self.packed = packed
+    """Mean negative log-likelihood of the hidden tokens."""
 
     def score(self, model: Any, batch: dict[str, Any]) -> TokenScores:
         """Run the model."""
-        return score_masked(model, batch, packed=self.packed)
+        return score_masked(model, batch)
 
 
 def build_encoder(job: TrainingJob) -> Any:
@@ -79,11 +71,6 @@ def build_encoder(job: TrainingJob) -> Any:
     config = load_base_config(job.recipe.model)
     check_encoder(config, load_tokenizer(job.recipe.model), job.recipe.model.path)
     attention = begin_model(job)
-    if not can_pack_encoder(config):
-        attention = "eager"
-        say(
-            f"{config.model_type} cannot be packed: every block is a call of its own, which is slow"
-        )
 
     def prepare(model: Any) -> None:
         prepare_masked(model)
@@ -91,7 +78,7 @@ def build_encoder(job: TrainingJob) -> Any:
 
     model = load_model(
         job.recipe.model,
-        attention=attention,
+        attention=attention.name,
         prepare=prepare,
         train_adapter=job.recipe.tuning != "full",
         head="MaskedLM",

@@ -7,11 +7,12 @@ from typing import Any
 from posttrain.config.recipe import Recipe
 from posttrain.errors import ConfigError
 from posttrain.logs import say
-from posttrain.models.attention import choose_attention, register_attention
+from posttrain.models.attention import register_attention
+from posttrain.models.attention.choose import Attention, settle_attention
 from posttrain.models.freeze import freeze_parts
-from posttrain.models.load import Quantization, load_model
+from posttrain.models.load import Quantization, load_base_config, load_model
 from posttrain.models.lora import add_lora, describe_adapters, merge_into, widen_norms
-from posttrain.models.packed import check_packable, prepare_packed
+from posttrain.models.packed import check_scorable, prepare_packed
 from posttrain.models.rows import find_rows
 from posttrain.runtime import set_seed
 from posttrain.training.stage import TrainingJob
@@ -29,7 +30,7 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
     heads: list[Any] = []
 
     def prepare(model: Any) -> None:
-        check_packable(model.config)
+        check_scorable(model.config)
         if value_head:
             heads.append(_build_value_head(model))
         prepare_packed(model, *heads)
@@ -37,7 +38,7 @@ def build_model(job: TrainingJob, *, value_head: bool = False) -> Any:
 
     model = load_model(
         job.recipe.model,
-        attention=attention,
+        attention=attention.name,
         prepare=prepare,
         train_adapter=job.recipe.tuning != "full",
         **weight_format(job),
@@ -57,17 +58,18 @@ def weight_format(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def begin_model(job: TrainingJob) -> str:
-    """Seed what will be drawn, settle the attention and say so.
-
-    Returns:
-        Its name as transformers knows it.
-    """
+def begin_model(job: TrainingJob) -> Attention:
+    """Seed what will be drawn, settle the attention of a causal model and say so."""
     register_attention()
-    attention, reason = choose_attention(job.recipe.model.attention, job.compute.device)
-    say(f"attention: {attention} ({reason})")
+    attention = settle_attention(
+        job.recipe.model.attention,
+        load_base_config(job.recipe.model),
+        device=job.compute.device,
+        precision=job.compute.precision,
+    )
+    say(f"attention: {attention}")
     set_seed(job.recipe.seed)
-    return f"posttrain_{attention}"
+    return attention
 
 
 def prepare_tuning(job: TrainingJob, model: Any) -> None:

@@ -96,7 +96,7 @@ def build_reward_model(job: TrainingJob) -> Any:
     model = load_classifier(
         config,
         prepare=prepare,
-        attention=attention,
+        attention=attention.name,
         **weight_format(job),
     )
     if is_adapter(place):

@@ -20,6 +20,7 @@ from posttrain.data.store import ExampleStore
 from posttrain.errors import ConfigError
 from posttrain.generation.greedy import Completion, generate_sampled
 from posttrain.layout import NO_PARENT, Segment, build_batch
+from posttrain.models.padded import takes_rows
 from posttrain.training.batches import to_tensors
 
 SIDE_BY_SIDE = 256
@@ -108,12 +109,15 @@ def writing(model: Any) -> Iterator[None]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     attention = inner.config._attn_implementation
     was_training = model.training
-    inner.set_attn_implementation("sdpa")
+    packed = not takes_rows(inner)
+    if packed:
+        inner.set_attn_implementation("sdpa")
     model.eval()
     try:
         yield
     finally:
-        inner.set_attn_implementation(attention)
+        if packed:
+            inner.set_attn_implementation(attention)
         model.train(was_training)
 
 

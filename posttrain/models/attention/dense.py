@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from posttrain.layout import SegmentTable
-from posttrain.models.attention.call import scale_of, segment_table, window_of
+from posttrain.models.attention.call import (
+    dropout_of,
+    path_starts,
+    scale_of,
+    segment_table,
+    softcap_of,
+    window_of,
+)
 
 
 def attend_dense(
@@ -22,12 +29,17 @@ def attend_dense(
 ) -> tuple[Tensor, None]:
     """An attention function of transformers."""
     table = segment_table(kwargs)
-    allowed_TT = dense_mask(table, window_of(table, kwargs)).to(query.device)
+    window = window_of(table, kwargs)
+    name = ("eager", query.device, window)
+    if name not in table.plans:
+        table.plans[name] = dense_mask(table, window).to(query.device)
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
-    scores = (query @ key.transpose(-1, -2)) * scale_of(query, kwargs)
-    scores = scores.float().masked_fill(~allowed_TT, float("-inf"))
-    weights = dropout(scores.softmax(-1), kwargs.get("dropout", 0.0), training=module.training)
+    scores = ((query @ key.transpose(-1, -2)) * scale_of(query, kwargs)).float()
+    if (softcap := softcap_of(kwargs)) is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~table.plans[name], float("-inf"))
+    weights = dropout(scores.softmax(-1), dropout_of(module, kwargs))
     output = weights.to(value.dtype) @ value
     return output.transpose(1, 2).contiguous(), None
 
@@ -37,17 +49,20 @@ def dense_mask(table: SegmentTable, window: int | None = None) -> Tensor:
 
     Args:
         table: The segments.
-        window: Distance from which an encoder's tokens do not see each other.
+        window: Distance in positions from which tokens do not see each other.
     """
     total = table.total_tokens
     allowed = torch.zeros(total, total, dtype=torch.bool)
+    positions = torch.empty(total, dtype=torch.long)
+    first = path_starts(table)
     for i, (start, length) in enumerate(zip(table.starts, table.lengths, strict=True)):
         rows = slice(start, start + length)
+        positions[rows] = torch.arange(first[i], first[i] + length)
         own = torch.ones(length, length, dtype=torch.bool)
-        if window is not None:
-            own = own.tril(window - 1).triu(1 - window)
         allowed[rows, rows] = own.tril() if table.causal else own
         for ancestor in table.ancestors(i):
             begin = table.starts[ancestor]
             allowed[rows, begin : begin + table.lengths[ancestor]] = True
+    if window is not None:
+        allowed &= (positions[:, None] - positions).abs() < window
     return allowed

@@ -1,6 +1,6 @@
 """Segments of similar length side by side, each group one call of torch's fused kernel.
 
-On a CPU ``tiles`` does it without a copy, but for dropout and windows.
+On a CPU ``tiles`` does it without a copy, but for dropout, windows and bent scores.
 
 Letters: T tokens of the batch, H query heads, K key-value heads, D head size, n segments of a
 group, Q and L their query and key lengths, padded to the longest of the group.
@@ -14,10 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout as drop
 from torch.nn.functional import scaled_dot_product_attention
 
 from posttrain.layout import SegmentTable
-from posttrain.models.attention.call import scale_of, segment_table, window_of
+from posttrain.models.attention.call import (
+    dropout_of,
+    scale_of,
+    segment_table,
+    softcap_of,
+    window_of,
+)
 from posttrain.models.attention.tile_plan import TilePlan, plan_tiles
 from posttrain.models.attention.tiles import attend_tiles
 
@@ -56,11 +63,9 @@ def attend_groups(
     """Group by group through torch's fused kernel; no token of one segment meets another's."""
     table = segment_table(kwargs)
     window = window_of(table, kwargs)
-    dropout = kwargs.get("dropout", 0.0) if module.training else 0.0
-    if window is not None and window >= max(table.lengths):
-        window = None
-    same_size = query.shape[-1] == value.shape[-1]
-    if query.device.type == "cpu" and window is None and not dropout and same_size:
+    dropout, softcap = dropout_of(module, kwargs), softcap_of(kwargs)
+    plain = window is None and not dropout and softcap is None
+    if query.device.type == "cpu" and plain and query.shape[-1] == value.shape[-1]:
         if "tiles" not in table.plans:
             table.plans["tiles"] = plan_tiles(table)
         tiles: TilePlan = table.plans["tiles"]
@@ -72,19 +77,50 @@ def attend_groups(
     query_THD, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs = []
     for group in plan.groups:
-        attended = scaled_dot_product_attention(
+        taken = (
             _take(query_THD, group.queries, group.count),
             _take(key_TKD, group.keys, group.count),
             _take(value_TKD, group.keys, group.count),
-            attn_mask=group.mask,
-            dropout_p=dropout,
-            is_causal=table.causal and group.mask is None,
-            scale=scale_of(query, kwargs),
-            enable_gqa=query.shape[1] != key.shape[1],
         )
+        scale, is_causal = scale_of(query, kwargs), table.causal and group.mask is None
+        if softcap is not None:
+            mask = _causal_square(taken[0]) if is_causal else group.mask
+            attended = _attend_bent(taken, mask, scale=scale, softcap=softcap, dropout_p=dropout)
+        else:
+            attended = scaled_dot_product_attention(
+                *taken,
+                attn_mask=group.mask,
+                dropout_p=dropout,
+                is_causal=is_causal,
+                scale=scale,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
         outputs.append(attended.transpose(1, 2).flatten(0, 1))
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
     return joined.index_select(0, plan.gather)[None], None
+
+
+def _attend_bent(
+    tensors: tuple[Tensor, Tensor, Tensor],
+    mask: Tensor | None,
+    *,
+    scale: float,
+    softcap: float,
+    dropout_p: float,
+) -> Tensor:
+    """Attention whose scores are bent to a bound, which torch's fused kernel cannot."""
+    query, key, value = tensors
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = softcap * torch.tanh((query @ key.transpose(-1, -2)).float() * (scale / softcap))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return drop(scores.softmax(-1), dropout_p).to(value.dtype) @ value
+
+
+def _causal_square(query: Tensor) -> Tensor:
+    length = query.shape[2]
+    return torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
 
 
 def _take(tokens: Tensor, indices: Tensor, count: int) -> Tensor:
@@ -143,12 +179,21 @@ def _build_group(
     mask = None
     if not table.causal:
         mask = _bidirectional_mask([len(row) for row in query_rows], window)
-    elif any(past):
-        # Token q of a segment sees its ancestors' tokens and its own up to itself.
-        q = torch.arange(queries.shape[1])[None, :, None]
-        k = torch.arange(keys.shape[1])[None, None, :]
-        mask = (k <= q + torch.tensor(past)[:, None, None])[:, None]
+    elif any(past) or window is not None:
+        mask = _causal_mask([len(row) for row in query_rows], past, keys.shape[1], window)
     return _Group(queries.flatten(), keys.flatten(), len(members), mask)
+
+
+def _causal_mask(
+    lengths: Sequence[int], past: Sequence[int], keys: int, window: int | None
+) -> Tensor:
+    """Token q of a segment sees its ancestors' tokens and its own up to itself: [n, 1, Q, keys]."""
+    # A padded query stands where the last real one is: a row that sees nothing would be NaN.
+    q = torch.minimum(torch.arange(max(lengths))[None], torch.tensor(lengths)[:, None] - 1)
+    q = (q + torch.tensor(past)[:, None])[:, :, None]
+    k = torch.arange(keys)
+    allowed = k <= q if window is None else (k <= q) & (q - k < window)
+    return allowed[:, None]
 
 
 def _bidirectional_mask(lengths: Sequence[int], window: int | None) -> Tensor | None:

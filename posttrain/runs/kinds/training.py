@@ -31,7 +31,8 @@ _TRAINERS = {
 def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.data.prepare import prepare_data
     from posttrain.models.load import load_base_config, load_tokenizer
-    from posttrain.models.masked import check_encoder, is_encoder
+    from posttrain.models.masked import check_encoder
+    from posttrain.models.packing import is_encoder
     from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.batches import build_schedule
     from posttrain.training.optimizers import check_optimizer

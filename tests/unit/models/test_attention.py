@@ -1,9 +1,6 @@
-import pytest
 import torch
 
-from posttrain.errors import ConfigError
 from posttrain.layout import SegmentTable
-from posttrain.models.attention import choose_attention
 from posttrain.models.attention.dense import dense_mask
 
 
@@ -34,12 +31,16 @@ def test_siblings_do_not_see_each_other():
     assert torch.equal(dense_mask(table)[2], torch.tensor([True, False, True]))
 
 
-def test_auto_is_settled_with_a_reason_and_wishes_are_kept():
-    assert choose_attention("auto", "cpu")[0] == "sdpa"
-    assert choose_attention("eager", "cpu") == ("eager", "as the recipe says")
-    assert choose_attention("flex", "cuda")[0] == "flex"
-
-
-def test_flex_on_a_cpu_is_refused():
-    with pytest.raises(ConfigError, match="no backward pass on a CPU"):
-        choose_attention("flex", "cpu")
+def test_a_causal_window_counts_positions_along_the_path():
+    # Root of 2, a sibling in between, the other child of 2: its tokens are at positions 2 and 3.
+    table = SegmentTable((0, 2, 5), (2, 3, 2), (-1, 0, 0))
+    expected = [
+        "1......",
+        "11.....",
+        ".11....",
+        "..11...",
+        "...11..",
+        ".1...1.",
+        ".....11",
+    ]
+    assert dense_mask(table, 2).tolist() == [[mark == "1" for mark in row] for row in expected]

@@ -69,7 +69,7 @@ def build_masked(folder):
     segments = [Segment(np.arange(n) % 15 + 3, np.zeros(n)) for n in (30, 12, 25, 7, 41)]
     masking = Masking(MaskConfig(share=0.3), 4, [0, 1, 2, 3, 4], 20)
     batch = mask_batch(build_batch(segments), masking, [1])
-    return model, MaskedObjective(packed=True), to_tensors(batch)
+    return model, MaskedObjective(), to_tensors(batch)
 
 
 def build_pairs():
