@@ -36,8 +36,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# On a machine with a GPU: the tests that need one, then the benches.
+# On a machine with a GPU: what is there and how exact it is, the tests that need one, the benches.
 gpu: $(VENV)/.installed-dev
+	$(BIN)/posttrain doctor --attention
 	$(PYTEST) -m gpu --require-gpu
 	$(BIN)/python bench/sft.py --device cuda
 

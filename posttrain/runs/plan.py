@@ -18,6 +18,7 @@ from posttrain.models.memory import MemoryEstimate, estimate_memory
 from posttrain.runs.prepare import prepare_stages
 from posttrain.runs.tuning import count_stage_parameters, settle_tuning
 from posttrain.training.batches import Schedule, build_schedule
+from posttrain.training.model import foresee_attention
 from posttrain.training.rewards import check_references
 from posttrain.training.rollouts import check_room
 from posttrain.training.schedules import plan_rates
@@ -72,6 +73,9 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
     total, trainable, held = count_stage_parameters(recipe, stage, config)
     yield f"  parameters  {trainable:,} of {total:,} trainable ({recipe.tuning})"
     yield f"  optimizer   {_describe_rates(stage, steps)}"
+    if getattr(stage, "engine", "local") == "local":
+        attention = foresee_attention(recipe, recipe.model)
+        yield f"  attention   {attention or 'is settled where the GPU is'}"
     memory = estimate_memory(
         config,
         total_parameters=total,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import Recipe
 from posttrain.errors import ConfigError
 from posttrain.logs import say
@@ -70,6 +71,36 @@ def begin_model(job: TrainingJob) -> Attention:
     say(f"attention: {attention}")
     set_seed(job.recipe.seed)
     return attention
+
+
+def foresee_attention(recipe: Recipe, model: ModelConfig) -> Attention | None:
+    """Settle a stage's attention before its run has settled what it computes on.
+
+    Args:
+        recipe: Whose settings of the machine count.
+        model: That the stage starts from.
+
+    Returns:
+        What the stage will say, or None where it asks for a GPU that is not here.
+
+    Raises:
+        ConfigError: The wish cannot be met.
+        MissingExtraError: Its package is not installed.
+    """
+    import torch
+
+    register_attention()
+    here = torch.cuda.is_available()
+    device = recipe.compute.device
+    if device == "auto":
+        device = "cuda" if here else "cpu"
+    if device == "cuda" and not here:
+        return None
+    asked = recipe.compute.arithmetic
+    # What the measurement of a CPU finds changes nothing in what can be chosen there.
+    precision = asked if asked != "auto" else ("bf16" if device == "cuda" else "fp32")
+    config = load_base_config(model)
+    return settle_attention(model.attention, config, device=device, precision=precision)
 
 
 def prepare_tuning(job: TrainingJob, model: Any) -> None:

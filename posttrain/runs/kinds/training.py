@@ -35,6 +35,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.models.packing import is_encoder
     from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.batches import build_schedule
+    from posttrain.training.model import foresee_attention
     from posttrain.training.optimizers import check_optimizer
     from posttrain.training.processes import build_deepspeed
 
@@ -54,6 +55,8 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
             hint="use `stage: mlm` for it",
         )
     check_vocabulary(tokenizer, config, model.path)
+    if getattr(stage, "engine", "local") == "local":
+        foresee_attention(progress.recipe, model)
     data = prepare_data(stage.data, tokenizer)
     if data.reused:
         say(f"data: taken from the cache ({data.folder})")
@@ -76,6 +79,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
 def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
     """Train, and write the lineage of the model."""
     from posttrain.training.budget import memory_errors
+    from posttrain.training.model import foresee_attention
     from posttrain.training.stage import TrainingJob
 
     progress, folder = context.progress, context.folder
@@ -106,6 +110,7 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
         {
             "stage": stage.model_dump(mode="json"),
             "tuning": recipe.tuning,
+            "attention": str(foresee_attention(recipe, start)),
             "parent_model": start.path,
             "parent_digest": progress.models[parent].digest if parent else start.path,
             "data_digest": report["digest"],
