@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posttrain.errors import ConfigError
 from posttrain.layout import SegmentTable
+from posttrain.models.padded import takes_rows
 
 
 def add_embedding_noise(model: Any, alpha: float) -> None:
@@ -22,8 +24,16 @@ def add_embedding_noise(model: Any, alpha: float) -> None:
     Args:
         model: A causal language model, possibly in adapters.
         alpha: Strength; see ``draw_noise``.
+
+    Raises:
+        ConfigError: The model takes its batches in padded rows, where nothing would be disturbed.
     """
     whole = model.get_base_model() if hasattr(model, "peft_config") else model
+    if takes_rows(whole):
+        raise ConfigError(
+            "neftune_alpha: noise is for packed batches, and this model trains in padded rows",
+            hint="set neftune_alpha=0",
+        )
 
     def disturb(module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
         if not module.training or inputs.get("segments") is None:

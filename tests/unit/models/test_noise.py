@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from posttrain.config.model import LoraConfig
+from posttrain.errors import ConfigError
 from posttrain.layout import Segment, SegmentTable, build_batch
 from posttrain.models.lora import add_lora
 from posttrain.models.noise import add_embedding_noise, draw_noise
@@ -75,8 +76,14 @@ def test_embeddings_go_on_learning_under_noise(make_model):
 
 
 def test_plain_calls_are_left_alone(make_model):
-    model = make_model().train()
-    ids = torch.arange(3, 20)[None]
-    before = model(input_ids=ids).logits
+    model = make_model(attn_implementation="posttrain_sdpa").train()
     add_embedding_noise(model, 50.0)
+    model.set_attn_implementation("sdpa")
+    ids = torch.arange(3, 20)[None]
+    before = make_model().train()(input_ids=ids).logits
     assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_a_model_in_padded_rows_is_refused_rather_than_left_undisturbed(make_model):
+    with pytest.raises(ConfigError, match="padded rows"):
+        add_embedding_noise(make_model(), 5.0)
