@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from posttrain.config.base import Config, ConfigPath, StageName
+from posttrain.config.not_carried import NOT_NEEDED, find_reason
 
 NewStage = Literal["pretrain", "sft", "reward", "dpo", "ppo", "grpo"]
 
@@ -13,7 +14,7 @@ class MigrateConfig(Config):
     """Settings of another tool, and the recipe they become."""
 
     source: ConfigPath
-    """YAML of a training script or of LLaMA-Factory, or a DeepSpeed JSON."""
+    """YAML of a training script or LLaMA-Factory, a shell script of flags, or a DeepSpeed JSON."""
     out: ConfigPath
     """Recipe to write."""
     stage: NewStage | None = None
@@ -72,15 +73,20 @@ OLD_NAMES: dict[str, str] = {
     "deepspeed": "parallel.deepspeed",
     "trace": "tracking",
     "report_to": "tracking",
+    "use_swanlab": "tracking",
+    "swanlab_project": "tracking.swanlab.project",
+    "swanlab_workspace": "tracking.swanlab.workspace",
     "logger": "tracking",
     "output_dir": "output",
     "train_file": "stages.STAGE.data.sources",
+    "train_files": "stages.STAGE.data.sources",
     "train_data": "stages.STAGE.data.sources",
     "train_data_path": "stages.STAGE.data.sources",
     "data_path": "stages.STAGE.data.sources",
     "dataset": "stages.STAGE.data.sources",
     "eval_file": "stages.STAGE.data.validation_sources",
     "validation_file": "stages.STAGE.data.validation_sources",
+    "eval_dataset": "stages.STAGE.data.validation_sources",
     "eval_data_path": "stages.STAGE.data.validation_sources",
     "val_size": "stages.STAGE.data.split.validation",
     "max_samples": "stages.STAGE.data.sources.0.limit",
@@ -119,6 +125,7 @@ OLD_NAMES: dict[str, str] = {
     "max_grad_norm": "stages.STAGE.max_grad_norm",
     "gradient_clipping": "stages.STAGE.max_grad_norm",
     "activation_checkpointing": "stages.STAGE.activation_checkpointing",
+    "disable_gradient_checkpointing": "stages.STAGE.activation_checkpointing",
     "gradient_checkpointing": "stages.STAGE.activation_checkpointing",
     "logging_steps": "stages.STAGE.log_every_steps",
     "save_steps": "stages.STAGE.save_every_steps",
@@ -133,6 +140,7 @@ OLD_NAMES: dict[str, str] = {
     "rpo_alpha": "stages.dpo.sft_weight",
     "pref_ftx": "stages.dpo.sft_weight",
     "label_smoothing": "stages.dpo.label_smoothing",
+    "dpo_label_smoothing": "stages.dpo.label_smoothing",
     "reward_model_name_or_path": "stages.STAGE.rewards.model",
     "reward_model": "stages.STAGE.rewards.model",
     "max_response_length": "stages.STAGE.max_new_tokens",
@@ -152,128 +160,6 @@ OLD_NAMES: dict[str, str] = {
 }
 """Old name -> key of a recipe; ``STAGE`` stands for the name of a training stage."""
 
-_PACKED = "every batch is packed here, nothing is padded"
-_ALWAYS = "always so here"
-_OWN_OPTIMIZER = "there are optimizer: adamw, adamw_8bit, adafactor, muon"
-_UNPROVEN = "a compiled model has not been proven to train the same here"
-_PLANNED = "all batches of all steps are planned before the first one"
-_MEMORY_MAP = "encoded rows are read from a memory map"
-_MEASURED = "validation is the loss per token over packed batches, nothing is gathered"
-_HUB = "a finished model is published with posttrain merge publish=REPO"
-_TRACKIO = "no tracker here: tensorboard, wandb, swanlab"
-_PROCESSES = "start with torchrun; parallel says how processes share the work"
-_NEWEST = "the same command goes on from the newest intact checkpoint"
-_CHECKPOINTS = "validation is measured at every checkpoint: save_every_steps"
-NOT_NEEDED: dict[str, str] = {
-    "group_by_length": _PACKED,
-    "length_column_name": _PACKED,
-    "packing": _PACKED,
-    "neat_packing": _PACKED,
-    "padding_side": _PACKED,
-    "resume_from_checkpoint": _NEWEST,
-    "overwrite_output_dir": "an older result is kept aside, never overwritten",
-    "overwrite_cache": "the cache knows its inputs by their contents",
-    "cache_dir": "set POSTTRAIN_CACHE or HF_HUB_CACHE",
-    "logging_dir": "logs lie in the stage's folder",
-    "eval_strategy": _CHECKPOINTS,
-    "evaluation_strategy": _CHECKPOINTS,
-    "eval_steps": _CHECKPOINTS,
-    "per_device_eval_batch_size": "validation uses batch_tokens",
-    "load_best_model_at_end": "checkpoints/best is always kept; keep_best says by which metric",
-    "early_stopping_patience": "all steps are run; checkpoints/best is kept beside the last one",
-    "early_stopping_threshold": "all steps are run; checkpoints/best is kept beside the last one",
-    "save_strategy": "checkpoints are by steps, and by the clock: save_every_steps, "
-    "save_every_minutes",
-    "logging_strategy": "log lines are by steps: log_every_steps",
-    "save_safetensors": _ALWAYS,
-    "save_only_model": "a checkpoint always holds what resuming needs",
-    "do_train": "a stage stands in the recipe or does not",
-    "do_eval": "add an evaluate stage",
-    "do_predict": "add an evaluate stage",
-    "predict_with_generate": "add an evaluate stage",
-    "train_on_eos": "the end of every trained turn is trained",
-    "remove_unused_columns": "the format decides which columns are read",
-    "dataloader_num_workers": _MEMORY_MAP,
-    "dataloader_pin_memory": _MEMORY_MAP,
-    "dataloader_persistent_workers": _MEMORY_MAP,
-    "dataloader_prefetch_factor": _MEMORY_MAP,
-    "dataloader_multiprocessing_context": _MEMORY_MAP,
-    "dataloader_in_order": _PLANNED,
-    "dataloader_drop_last": _PLANNED,
-    "data_seed": "the data order follows `seed`",
-    "train_sampling_strategy": _PLANNED,
-    "auto_find_batch_size": _PLANNED,
-    "ignore_data_skip": "a resumed run goes on with exactly the batches that are left",
-    "accelerator_config": _PLANNED,
-    "label_names": "a packed batch lists its targets itself",
-    "average_tokens_across_devices": "the loss is always per trained token of all devices",
-    "include_num_input_tokens_seen": "metrics.jsonl counts tokens",
-    "label_smoothing_factor": "the loss is the likelihood itself; dpo has label_smoothing",
-    "optim_args": _OWN_OPTIMIZER,
-    "optim_target_modules": _OWN_OPTIMIZER,
-    "activation_checkpointing_kwargs": "it is never reentrant",
-    "gradient_checkpointing_kwargs": "it is never reentrant",
-    "torch_compile": _UNPROVEN,
-    "torch_compile_backend": _UNPROVEN,
-    "torch_compile_mode": _UNPROVEN,
-    "use_liger_kernel": "the output layer computes scored positions alone, in chunks",
-    "liger_kernel_config": "the output layer computes scored positions alone, in chunks",
-    "use_cache": "training keeps no cache of keys and values",
-    "bf16_full_eval": "validation computes as training does",
-    "fp16_full_eval": "validation computes as training does",
-    "logging_first_step": _ALWAYS,
-    "logging_nan_inf_filter": "a loss that is not finite stops the run, it is never hidden",
-    "disable_tqdm": "progress is told in lines",
-    "log_on_each_node": "one process writes and speaks",
-    "skip_memory_metrics": "posttrain plan estimates memory",
-    "eval_delay": _CHECKPOINTS,
-    "eval_on_start": "an evaluate stage before training measures the start",
-    "prediction_loss_only": _MEASURED,
-    "eval_do_concat_batches": _MEASURED,
-    "eval_use_gather_object": _MEASURED,
-    "eval_accumulation_steps": _MEASURED,
-    "include_for_metrics": _MEASURED,
-    "batch_eval_metrics": _MEASURED,
-    "save_on_each_node": "all processes share one file system",
-    "enable_jit_checkpoint": "a stopped run always writes a checkpoint",
-    "restore_callback_states_from_checkpoint": _NEWEST,
-    "push_to_hub": _HUB,
-    "hub_model_id": _HUB,
-    "hub_token": _HUB,
-    "hub_private_repo": _HUB,
-    "hub_strategy": _HUB,
-    "hub_always_push": _HUB,
-    "hub_revision": _HUB,
-    "project": _TRACKIO,
-    "trackio_space_id": _TRACKIO,
-    "trackio_bucket_id": _TRACKIO,
-    "trackio_static_space_id": _TRACKIO,
-    "fsdp": _PROCESSES,
-    "fsdp_config": _PROCESSES,
-    "parallelism_config": _PROCESSES,
-    "local_rank": _PROCESSES,
-    "nproc_per_node": _PROCESSES,
-    "ddp_broadcast_buffers": "no buffer changes in training",
-    "preprocessing_num_workers": "prepared data is cached",
-    "dataset_dir": "paths stand in the sources",
-    "ddp_timeout": "no process waits inside a collective for data",
-    "ddp_find_unused_parameters": "no unused parameters here",
-    "template": "the tokenizer's own chat template is used; another one: model.chat_template",
-    "plot_loss": "report.html has the plots",
-    "run_name": "the run is named as the recipe",
-    "stage": "told by `stage:`",
-    "enabled": "told by `tuning:`",
-    "pissa_init": "its adapters fit only the base that it has changed; see lora.init",
-    "pissa_convert": "its adapters fit only the base that it has changed; see lora.init",
-    "use_fast_tokenizer": _ALWAYS,
-    "n_gpus_per_node": "start with torchrun --nproc_per_node N",
-    "nnodes": "start with torchrun --nnodes N",
-    "use_kl_loss": "kl_weight above 0 says so",
-    "project_name": "told by `tracking:`",
-    "experiment_name": "the run is named as the recipe",
-    "ppo_micro_batch_size_per_gpu": "batch_tokens bounds what is computed at once",
-}
-"""Old name -> why a recipe has no key for it."""
 OLD_SECTIONS = frozenset(
     ("data", "peft", "training_args", "pretrain", "sft", "reward", "dpo", "ppo", "grpo", "trainer")
 )
@@ -291,4 +177,7 @@ def find_new_name(old: str, *, at_top: bool = False) -> str | None:
         return "a section of another tool's settings"
     if old in OLD_NAMES:
         return f"here it is `{OLD_NAMES[old]}`"
-    return f"not needed: {NOT_NEEDED[old]}" if old in NOT_NEEDED else None
+    if old in NOT_NEEDED:
+        return f"not needed: {NOT_NEEDED[old]}"
+    reason = find_reason(old)
+    return f"not here: {reason}" if reason else None

@@ -17,6 +17,7 @@ from posttrain.files import write_text
 from posttrain.logs import say
 from posttrain.runs.old_settings import flatten
 from posttrain.runs.rewrite import StageRewriter
+from posttrain.runs.shell_arguments import read_flags
 
 _SECTIONS = ("pretrain", "sft", "reward", "dpo", "ppo", "grpo")
 _LLAMA_FACTORY = {"pt": "pretrain", "sft": "sft", "rm": "reward", "dpo": "dpo", "ppo": "ppo"}
@@ -37,11 +38,10 @@ def migrate_file(config: MigrateConfig) -> str:
     """
     if config.out.exists():
         raise ConfigError(f"{config.out}: exists already", hint="choose another out=FILE")
-    old = _load_old(config.source)
+    old, dropped = _load_old(config.source)
     stages, why = _choose_stages(config, old)
     recipe: dict[str, Any] = {"name": config.name or _slug(config.out.stem)}
     comments: dict[tuple[str | int, ...], str] = {}
-    dropped: list[tuple[str, str]] = []
     carried = 0
     recipe["stages"] = []
     for number, stage in enumerate(stages):
@@ -52,7 +52,7 @@ def migrate_file(config: MigrateConfig) -> str:
     if not carried:
         raise ConfigError(
             f"{config.source}: holds no setting that is known here",
-            hint="give a training YAML, of LLaMA-Factory or such, or a DeepSpeed JSON",
+            hint="give a training YAML, of LLaMA-Factory or such, a script, or a DeepSpeed JSON",
         )
     for name in _SECTIONS:
         used = name in stages or (name, stages) == ("ppo", ["grpo"])
@@ -69,13 +69,16 @@ def migrate_file(config: MigrateConfig) -> str:
     return "\n".join([str(config.out), *(f"not carried over: {k}: {r}" for k, r in dropped)])
 
 
-def _load_old(path: Path) -> dict[str, Any]:
+def _load_old(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Read the old settings, and note those of a script that only its shell knows."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    if path.suffix in (".sh", ".bash") or text.startswith("#!"):
+        return _load_script(path, text)
     try:
         old = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except json.JSONDecodeError as error:
@@ -88,7 +91,15 @@ def _load_old(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is no mapping of keys to values")
     if isinstance(old.get("stages"), list) and "model" in old:
         raise ConfigError(f"{path}: is a recipe already", hint="posttrain check looks for mistakes")
-    return {str(key): value for key, value in old.items()}
+    return {str(key): value for key, value in old.items()}, []
+
+
+def _load_script(path: Path, text: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    try:
+        flags, unknown = read_flags(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as a shell script: {error}") from error
+    return flags, [(name, f"`{value}` is known to the shell alone") for name, value in unknown]
 
 
 def _choose_stages(config: MigrateConfig, old: dict[str, Any]) -> tuple[list[str], str]:

@@ -11,14 +11,17 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from posttrain.config.classes import models_of
-from posttrain.config.migrate import NOT_NEEDED, OLD_NAMES, MigrateConfig
+from posttrain.config.migrate import OLD_NAMES, MigrateConfig
+from posttrain.config.not_carried import find_reason
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import AnyTrainingStage
+from posttrain.config.training_arguments import is_passed_on
+from posttrain.runs.old_optimizers import TOGETHER, carry_optimizer
+from posttrain.runs.old_paths import OldPaths
 from posttrain.runs.old_settings import find_adapter, make_plain
 
 Place = tuple[str | int, ...]
 
-_SCHEDULES = {"constant_with_warmup": "constant", "cosine_with_restarts": "cosine"}
 _ONLINE = ("ppo", "grpo")
 
 
@@ -43,6 +46,7 @@ class StageRewriter:
     ) -> None:
         self._kind, self._number, self._config = stage, number, config
         self._recipe, self._comments = recipe, comments
+        self._paths = OldPaths(config)
         self._class = next(c for c in get_args(AnyTrainingStage) if _tag(c) == stage)
         self._old: dict[str, Any] = {}
         self._stage: dict[str, Any] = {"stage": stage, "data": {}}
@@ -60,7 +64,9 @@ class StageRewriter:
             name = key.rpartition(".")[2]
             if last[name] != key or value is None or value == {}:
                 continue
-            if key.partition(".")[0] in ("zero_optimization", "optimizer", "scheduler"):
+            if "lr_scheduler_kwargs" in key.split(".")[:-1]:
+                self._old.setdefault("lr_scheduler_kwargs", {})[name] = value
+            elif key.partition(".")[0] in ("zero_optimization", "optimizer", "scheduler"):
                 self._read_deepspeed_key(key, value)
             elif name in own:
                 own[name](key, value)
@@ -68,9 +74,14 @@ class StageRewriter:
                 self._set_tuning(key, value)
             elif name in OLD_NAMES and value != "auto":
                 self._set(key, OLD_NAMES[name], value)
+            elif is_passed_on(name):
+                passed = {**self._stage.get("training_args", {}), name: value}
+                self._set(key, "stages.STAGE.training_args", passed, "as transformers has it")
             elif name not in OLD_NAMES and value is not False:
-                self._drop(key, NOT_NEEDED.get(name, "no such setting here"))
+                self._drop(key, find_reason(name) or "no such setting here")
         self._set_bits()
+        full = self._recipe.get("tuning", "full") == "full" and not self._recipe.get("lora")
+        carry_optimizer(self._old, full=full, put=self._set, drop=self._drop)
         self._set_batch()
         self._fill_gaps()
 
@@ -83,7 +94,7 @@ class StageRewriter:
             **dict.fromkeys(("model_name_or_path", "model_path", "model_name"), self._set_model),
             **dict.fromkeys(("tokenizer_name_or_path", "tokenizer_path"), self._set_model),
             **dict.fromkeys(("template_path", "chat_template_path"), self._set_template),
-            **dict.fromkeys(("finetuning_type", "use_lora", "use_peft"), self._set_tuning),
+            **dict.fromkeys(("finetuning_type", "use_lora", "use_peft", "lora"), self._set_tuning),
             **dict.fromkeys(
                 ("lora_target", "lora_target_modules", "target_modules"), self._set_targets
             ),
@@ -99,12 +110,10 @@ class StageRewriter:
                     "qlora",
                     "load_in_4bit",
                     "quantization_bit",
+                    *TOGETHER,
                 ),
                 lambda key, value: None,
-            ),  # together, in _set_batch and _set_bits
-            "lr_scheduler_type": lambda k, v: self._set(
-                k, OLD_NAMES["lr_scheduler_type"], _SCHEDULES.get(v, v)
-            ),
+            ),  # together, in _set_batch, _set_bits and carry_optimizer
             **dict.fromkeys(
                 ("modules_to_save", "additional_target", "frozen_parameters"), self._set_modules
             ),
@@ -120,20 +129,17 @@ class StageRewriter:
             ),
             "output_dir": self._set_output,
             "deepspeed": self._set_deepspeed,
-            "warmup_steps": self._set_warmup_steps,
             "max_steps": lambda k, v: self._set(k, OLD_NAMES["max_steps"], v) if v > 0 else None,
             "val_size": self._set_validation_share,
             "max_samples": self._set_limit,
             "metric_for_best_model": self._set_metric,
-            "mask_history": lambda k, v: (
-                self._set(k, OLD_NAMES[k], "last_assistant") if v else None
-            ),
-            **dict.fromkeys(
-                ("train_on_prompt", "train_on_inputs"),
-                lambda k, v: (
-                    self._set(k, OLD_NAMES["train_on_prompt"], "everything") if v else None
-                ),
-            ),
+            "mask_history": lambda k, v: self._set_if(k, v, "last_assistant"),
+            "train_on_prompt": lambda k, v: self._set_if(k, v, "everything"),
+            "train_on_inputs": lambda k, v: self._set_if(k, v, "everything"),
+            "use_cpu": lambda k, v: self._set_if(k, v, "cpu"),
+            "no_cuda": lambda k, v: self._set_if(k, v, "cpu"),
+            "use_swanlab": lambda k, v: self._set_tracking(k, "swanlab") if v else None,
+            "disable_gradient_checkpointing": lambda k, v: self._set_if(k, v, False),
             "reward_model_name_or_path": self._set_reward,
             "reward_model": self._set_reward,
             "ppo_mini_batch_size": self._set_updates,
@@ -178,22 +184,16 @@ class StageRewriter:
             self._comments[(*place, *names)] = note or f"was {key}"
         return None
 
-    def _find_path(self, text: str) -> Path | None:
-        """Find a file that the old settings mean, from their folder, one above it, or here."""
-        path = Path(text).expanduser()
-        roots = (self._config.source.parent, *self._config.source.parents[1:4], Path.cwd())
-        return next((root / path for root in roots if (root / path).exists()), None)
-
-    def _relative(self, text: str) -> str:
-        """Write a path as the new recipe must; one that does not exist is taken from here."""
-        found = self._find_path(text) or Path.cwd() / Path(text).expanduser()
-        return os.path.relpath(found, self._config.out.parent)
+    def _set_if(self, key: str, switch: Any, value: Any) -> None:
+        """Set what an old switch stands for, where it is on."""
+        if switch is True:
+            self._set(key, OLD_NAMES[key.rpartition(".")[2]], value)
 
     def _set_model(self, key: str, value: Any) -> None:
         target = OLD_NAMES[key.rpartition(".")[2]]
         text = str(value)
-        local = self._find_path(text) is not None or text.startswith((".", "/", "~"))
-        shown = self._relative(text) if local else text
+        local = self._paths.find(text) is not None or text.startswith((".", "/", "~"))
+        shown = self._paths.relate(text) if local else text
         if local and not shown.startswith("."):
             shown = f"./{shown}"
         if target == "model.tokenizer" and shown == self._recipe.get("model", {}).get("path"):
@@ -202,38 +202,28 @@ class StageRewriter:
         self._set(key, target, shown)
 
     def _set_template(self, key: str, value: Any) -> None:
-        self._set(key, "model.chat_template", self._relative(str(value)))
+        self._set(key, "model.chat_template", self._paths.relate(str(value)))
 
     def _set_sources(self, key: str, value: Any) -> None:
         listed = value if isinstance(value, list) else str(value).split(",")
-        files = [
-            text for item in listed for text in [self._find_rows(key, str(item).strip())] if text
-        ]
+        files = [self._find_rows(key, str(item).strip()) for item in listed]
         if files:
             self._set(key, "stages.STAGE.data.sources", [{"path": text} for text in files])
 
-    def _find_rows(self, key: str, name: str) -> str | None:
-        """Turn a file, or a name in LLaMA-Factory's dataset_info.json, into a path."""
+    def _find_rows(self, key: str, name: str) -> str:
         if not key.endswith("dataset"):
-            return self._relative(name)
-        folder = str(self._old.get("dataset_dir") or "data")
-        registry = self._find_path(f"{folder}/dataset_info.json")
-        try:
-            entry = json.loads(registry.read_text(encoding="utf-8"))[name] if registry else {}
-        except (OSError, ValueError, KeyError):
-            entry = {}
-        if file := entry.get("file_name"):
-            assert registry
-            return os.path.relpath(registry.parent / file, self._config.out.parent)
-        if hub := entry.get("hf_hub_url"):
+            return self._paths.relate(name)
+        path, hub = self._paths.find_rows(name, str(self._old.get("dataset_dir") or "data"))
+        if hub:
             self._drop(
                 key, f"{name} is on the hub: posttrain download {hub} kind=dataset out=data/{name}"
             )
-        return self._relative(f"{folder}/{name}.json")
+        return path
 
     def _set_validation(self, key: str, value: Any) -> None:
-        listed = value if isinstance(value, list) else [value]
-        paths = [{"path": self._relative(str(item))} for item in listed]
+        listed = value if isinstance(value, list) else str(value).split(",")
+        found = [self._find_rows(key, str(item).strip()) for item in listed]
+        paths = [{"path": text} for text in found]
         self._set(key, "stages.STAGE.data.validation_sources", paths)
 
     def _set_validation_share(self, key: str, value: Any) -> None:
@@ -304,6 +294,8 @@ class StageRewriter:
 
     def _set_tracking(self, key: str, value: Any) -> None:
         for name in value if isinstance(value, list) else [value]:
+            if name in self._recipe.get("tracking", {}):
+                continue
             if name in ("wandb", "swanlab", "mlflow"):
                 self._set(
                     key, f"tracking.{name}", {}, f"was {key}; offline, until mode says otherwise"
@@ -314,18 +306,10 @@ class StageRewriter:
                 self._drop(key, f"{name} is no tracker here: tensorboard, wandb, swanlab, mlflow")
 
     def _set_output(self, key: str, value: Any) -> None:
-        self._set(key, "output", self._relative(str(Path(value).parent)), f"was {key}: {value}")
-
-    def _set_warmup_steps(self, key: str, value: Any) -> None:
-        total = self._old.get("max_steps")
-        if isinstance(total, int) and total > 0:
-            note = f"{value} of {total} steps"
-            self._set(key, "stages.STAGE.warmup", float(value) / total, note)
-        elif value:
-            self._drop(key, "warmup is a share of the steps; posttrain plan counts them")
+        self._set(key, "output", self._paths.relate(str(Path(value).parent)), f"was {key}: {value}")
 
     def _set_reward(self, key: str, value: Any) -> None:
-        shown = self._relative(str(value)) if self._find_path(str(value)) else str(value)
+        shown = self._paths.relate(str(value)) if self._paths.find(str(value)) else str(value)
         self._set(key, "stages.STAGE.rewards.model", shown)
         self._stage.get("rewards", {})["answer"] = 0.0
 
@@ -344,10 +328,10 @@ class StageRewriter:
         self._set(key, "stages.STAGE.clip_high", value)
 
     def _set_deepspeed(self, key: str, value: Any) -> None:
-        found = self._find_path(str(value)) if isinstance(value, str) else None
+        found = self._paths.find(str(value)) if isinstance(value, str) else None
         if found:
             self._read_zero(key, json.loads(found.read_text(encoding="utf-8")))
-        self._set(key, "parallel.deepspeed", self._relative(str(value)))
+        self._set(key, "parallel.deepspeed", self._paths.relate(str(value)))
 
     def _read_zero(self, key: str, content: dict[str, Any]) -> None:
         zero = content.get("zero_optimization") or {}

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from posttrain.config.load import load_recipe
-from posttrain.config.migrate import NOT_NEEDED, OLD_NAMES
+from posttrain.config.migrate import OLD_NAMES
+from posttrain.config.not_carried import MISSING, NOT_NEEDED
 from tests.stages.test_mistakes import complain
 
 FINETUNE = """\
@@ -145,7 +146,7 @@ def test_a_pretrain_yaml(migrate, tmp_path):
     (stage,) = recipe.stages
     assert (stage.stage, stage.data.block_tokens, stage.batch_tokens) == ("pretrain", 256, 1024)
     assert stage.data.text_fields == ("text", "body")
-    assert (stage.steps, stage.warmup, stage.learning_rate) == (100, 0.05, 1e-4)
+    assert (stage.steps, stage.warmup_steps, stage.learning_rate) == (100, 5, 1e-4)
     assert recipe.tuning == "full"
     assert recipe.model.path == str(tmp_path / "base")
     assert "not carried over" not in said
@@ -328,3 +329,130 @@ def test_what_other_tools_mask_is_what_is_trained_here(migrate, settings, train_
 
 def test_no_old_name_is_both_carried_and_not_needed():
     assert not set(OLD_NAMES) & set(NOT_NEEDED)
+    assert not set(MISSING) & (set(OLD_NAMES) | set(NOT_NEEDED))
+
+
+SCRIPT = """\
+#!/bin/bash
+# Don't read what stands in a comment: --learning_rate 9
+RANK=128
+export header="torchrun --nproc_per_node 1 --rdzv-id=$JOB \\
+-m some.train"
+export shared="--do_train True \\
+--max_seq_length 2048 \\
+--lr_scheduler_type linear \\
+--warmup_ratio 0.03 \\
+--save_strategy no \\
+--num_train_epochs 4 \\
+--bf16 True --tf32 False --fp16 False \\
+--optim adamw_torch \\
+--seed 3 \\
+--save_strategy epoch \\
+--lora True --lora_r $RANK --lora_alpha 512 \\
+--lora_target_modules q_proj k_proj v_proj \\
+--learning_rate 2e-05 \\
+--per_device_train_batch_size 1 \\
+--gradient_accumulation_steps 32"  # so much
+if [[ $1 == big ]]; then
+    shared="$shared --fsdp 'full_shard auto_wrap'"
+fi
+arguments="$shared --model_name_or_path $2 --output_dir ../out/it --train_files a.jsonl b.jsonl \\
+2>&1 | tee train.log"
+touch executed
+eval "$header" "$arguments"
+"""
+
+
+def test_a_script_of_flags_is_read_and_never_run(migrate, tmp_path):
+    recipe, text, said = migrate(SCRIPT, file="base_training_args.sh")
+    (stage,) = recipe.stages
+    assert not (tmp_path / "executed").exists()
+    assert (stage.learning_rate, stage.epochs, stage.accumulate) == (2e-5, 4, 32)
+    assert (stage.schedule, stage.warmup, stage.optimizer) == ("linear", 0.03, "adamw")
+    assert (stage.data.max_tokens, stage.batch_tokens) == (2048, 2048)
+    assert stage.training_args == {"tf32": False}
+    assert recipe.seed == 3
+    assert recipe.compute.precision == "bf16"
+    assert (recipe.tuning, recipe.lora.rank, recipe.lora.alpha) == ("lora", 128, 512)
+    assert recipe.lora.targets == ("q_proj", "k_proj", "v_proj")
+    assert [source.path.name for source in stage.data.sources] == ["a.jsonl", "b.jsonl"]
+    assert "not carried over: model_name_or_path: `$2` is known to the shell alone" in said
+    assert "not carried over: rdzv_id: `$JOB` is known to the shell alone" in said
+    for key in ("nproc_per_node", "save_strategy", "fsdp"):
+        assert f"not carried over: {key}: " in said
+    assert "no such setting" not in said
+    assert "#   fsdp: start with torchrun" in text
+
+
+def test_a_script_that_does_not_end_its_quotes_is_one_line(cli, tmp_path):
+    (tmp_path / "old.sh").write_text('args="--learning_rate 1e-5\n')
+    complain(cli("migrate", "old.sh", "out=new.yaml"), 2, "old.sh", "shell script")
+
+
+RATES = """\
+model_name_or_path: a/b
+train_file: x.jsonl
+finetuning_type: full
+optim: paged_adamw_8bit
+adam_beta2: 0.95
+adam_epsilon: 1e-6
+lr_scheduler_type: cosine_with_min_lr
+lr_scheduler_kwargs: {min_lr_rate: 0.1}
+warmup_steps: 20
+warmup_ratio: 0.5
+pure_bf16: true
+torch_empty_cache_steps: 4
+ddp_timeout: 180000000
+galore_rank: 16
+torch_compile: true
+"""
+
+
+def test_switches_that_stand_for_a_choice(migrate):
+    switches = "train_on_prompt: true\nuse_cpu: true\neval_dataset: [held]\nuse_swanlab: true\n"
+    old = f"model_name_or_path: a/b\ntrain_file: x.jsonl\nswanlab_project: p\n{switches}"
+    recipe, _, said = migrate(old)
+    (stage,) = recipe.stages
+    assert stage.data.train_on == "everything"
+    assert recipe.compute.device == "cpu"
+    assert recipe.tracking.swanlab.project == "p"
+    assert [s.path.name for s in stage.data.validation_sources] == ["held.json"]
+    assert "not carried over" not in said
+
+
+def test_optimizer_schedule_and_number_format(migrate):
+    recipe, text, said = migrate(RATES)
+    (stage,) = recipe.stages
+    assert (stage.optimizer, stage.beta2, stage.epsilon) == ("adamw_8bit", 0.95, 1e-6)
+    assert (stage.schedule, stage.schedule_options) == ("cosine_with_min_lr", {"min_lr_rate": 0.1})
+    assert stage.warmup_steps == 20  # transformers takes it before a share
+    assert recipe.compute.weights == "bf16"
+    assert stage.training_args == {"torch_empty_cache_steps": 4}
+    assert "optimizer: adamw_8bit  # was optim" in text
+    assert "not carried over: galore_rank: there are optimizer: adamw" in said
+    assert "not carried over: torch_compile: a compiled model has not been proven" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "found", "dropped"),
+    [
+        ("optim: muon", {"optimizer": "muon"}, ""),
+        ("use_muon: true", {"optimizer": "muon"}, ""),
+        ("optim: adafactor", {"optimizer": "adafactor"}, ""),
+        ("optim: lion_8bit", {"optimizer": "adamw"}, "optim: lion_8bit is none of adamw"),
+        ("lr_scheduler_type: constant_with_warmup", {"schedule": "constant"}, ""),
+        ("lr_scheduler_type: reduce_lr_on_plateau", {"schedule": "cosine"}, "planned"),
+        (
+            "lr_scheduler_kwargs: '{\"num_cycles\": 0.4}'",
+            {"schedule_options": {"num_cycles": 0.4}},
+            "",
+        ),
+        ("warmup_steps: 0.1", {"warmup": 0.1, "warmup_steps": None}, ""),
+        ("warmup_steps: 0", {"warmup": 0.0, "warmup_steps": None}, ""),
+        ("torch_empty_cache_steps: often", {"training_args": {}}, "torch_empty_cache_steps"),
+    ],
+)
+def test_each_of_these_by_itself(migrate, line, found, dropped):
+    recipe, _, said = migrate(f"model_name_or_path: a/b\ntrain_file: x.jsonl\n{line}\n")
+    assert {name: getattr(recipe.stages[0], name) for name in found} == found
+    assert (dropped in said) if dropped else ("not carried over" not in said)
