@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -98,14 +99,23 @@ class ComputeConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the arithmetic. fp16 is not offered: it needs its loss scaled, and where
-    that overflows a step is left out."""
+    """Number format of the arithmetic."""
     weights: Literal["fp32", "bf16"] = "fp32"
     """Number format of weights that are trained whole, and of their gradients. `bf16` halves both;
     updates are made in fp32 and rounded at random, so that small ones count on average. The
     arithmetic is then bf16."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """CPU threads."""
+
+    @field_validator("precision", "weights", mode="before")
+    @classmethod
+    def _refuse_fp16(cls, value: Any) -> Any:
+        if value in ("fp16", "float16"):
+            raise ValueError(
+                "fp16 is not offered: it needs the loss scaled, and leaves out every step where "
+                "that overflows; bf16 has the range of fp32"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_weights(self) -> ComputeConfig:

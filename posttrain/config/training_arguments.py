@@ -41,7 +41,7 @@ def list_fields() -> dict[str, Any]:
     classes = [n for n in ast.parse(source).body if isinstance(n, ast.ClassDef)]
     (body,) = [node.body for node in classes if node.name == "TrainingArguments"]
     return {
-        line.target.id: _read_type(line.annotation)
+        line.target.id: read_type(line.annotation)
         for line in body
         if isinstance(line, ast.AnnAssign)
         and isinstance(line.target, ast.Name)
@@ -49,7 +49,8 @@ def list_fields() -> dict[str, Any]:
     }
 
 
-def _read_type(annotation: ast.expr) -> Any:
+def read_type(annotation: ast.expr) -> Any:
+    """Make a type of an annotation's source; ``Any`` where it names none of the plain ones."""
     names = _names_in(annotation)
     known = tuple(_TYPES[name] for name in names if name in _TYPES)
     return Union[known] if known and set(known) != {None} else Any  # noqa: UP007 - made at run time

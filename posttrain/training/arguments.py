@@ -38,8 +38,6 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
     Returns:
         ``transformers.TrainingArguments``.
     """
-    from transformers import TrainingArguments
-
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -76,15 +74,39 @@ def build_arguments(  # noqa: PLR0913 - one value for each side that has a say
         "disable_tqdm": True,
         "report_to": [],
     }
+    arguments = _build(settings, stage)
+    keep_to_one_device(arguments)
+    return arguments
+
+
+def check_passed_on(stage: TrainingStage, *, device: str) -> None:
+    """Try what a stage passes on to transformers before anything is spent.
+
+    Args:
+        stage: Its settings.
+        device: As the recipe says, perhaps ``auto``.
+
+    Raises:
+        ConfigError: transformers refuses it.
+    """
+    if stage.training_args:
+        _build({"output_dir": "unused", "use_cpu": device == "cpu", "report_to": []}, stage)
+
+
+def _build(settings: dict[str, Any], stage: TrainingStage) -> Any:
+    from transformers import TrainingArguments
+
     try:
         arguments = TrainingArguments(**settings | stage.training_args)
-    except (ValueError, TypeError, ImportError) as error:
+        arguments.get_process_log_level()  # a wrong one would come out in the trainer only
+    except (ValueError, TypeError, KeyError, ImportError) as error:
         if not stage.training_args:
             raise
+        reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"`training_args: {stage.training_args}`: transformers refuses them: {error}"
+            f"stage `{getattr(stage, 'name', '')}`: transformers refuses "
+            f"`training_args: {stage.training_args}`: {reason}"
         ) from error
-    keep_to_one_device(arguments)
     return arguments
 
 

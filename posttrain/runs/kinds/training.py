@@ -34,12 +34,14 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.models.masked import check_encoder
     from posttrain.models.packing import is_encoder
     from posttrain.models.vocabulary import check_vocabulary
+    from posttrain.training.arguments import check_passed_on
     from posttrain.training.batches import build_schedule
     from posttrain.training.model import foresee_attention
     from posttrain.training.optimizers import check_optimizer
     from posttrain.training.processes import build_deepspeed
 
     build_deepspeed(progress.recipe.parallel)
+    check_passed_on(stage, device=progress.recipe.compute.device)
     model = progress.model_for(stage)
     if isinstance(stage, GrpoStage | PpoStage) and stage.engine == "verl":
         from posttrain.training.verl import check_verl

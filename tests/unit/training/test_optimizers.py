@@ -245,7 +245,7 @@ def test_lora_plus_gives_the_matrices_b_a_rate_of_their_own():
         ({"optimizer": "muon"}, {"parallel": {"strategy": "zero2"}}, "needs whole matrices"),
         ({}, {"compute": {"weights": "bf16", "precision": "fp32"}}, "cannot be multiplied"),
         ({}, {"compute": {"weights": "bf16"}, "tuning": "lora"}, "is of `tuning: full`"),
-        ({}, {"compute": {"precision": "fp16"}}, "`compute.precision`"),
+        ({}, {"compute": {"precision": "fp16"}}, "it needs the loss scaled"),
     ],
 )
 def test_settings_that_would_do_nothing_or_harm_are_refused(stage, changes, message):
