@@ -9,7 +9,8 @@ import pytest
 from transformers import TrainingArguments
 
 from posttrain.config.load import load_recipe
-from posttrain.config.migrate import MISSING, NOT_NEEDED, OLD_NAMES
+from posttrain.config.migrate import OLD_NAMES
+from posttrain.config.not_carried import MISSING, NOT_NEEDED
 from posttrain.config.training_arguments import is_passed_on, list_fields, read_type
 from posttrain.errors import ConfigError
 

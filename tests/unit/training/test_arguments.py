@@ -60,7 +60,7 @@ def test_passed_on_fields_and_the_schedule_stand_in_the_arguments(tmp_path):
         steps=10,
         seed=4,
         save_steps=5,
-        watched=None,
+        validate=False,
     )
     assert (arguments.torch_empty_cache_steps, arguments.log_level) == (7, "error")
     assert arguments.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
