@@ -114,7 +114,7 @@ def test_values_are_taken_as_they_are(load):
         ("dataloader_num_workers: 4", "memory map"),
         ("load_best_model_at_end: true", "checkpoints/best is always kept"),
         ("torch_compile: true", "not been proven"),
-        ("neftune_noise_alpha: 5", "rows are packed"),
+        ("neftune_noise_alpha: 5", "here it is `stages.sft.neftune_alpha`"),
         ("push_to_hub: true", "publish"),
     ],
 )
