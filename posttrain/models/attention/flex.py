@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,10 @@ def _compiled_flex() -> Any:
     return _compiled[0]
 
 
+@functools.cache
 def _bend(softcap: float) -> Any:
+    """One function for each bound: a new one at every call would be compiled anew."""
+
     def bend(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return softcap * torch.tanh(score / softcap)
 
