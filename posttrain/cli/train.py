@@ -34,6 +34,11 @@ def add_commands(app: typer.Typer) -> None:
             ),
         ),
         ("explain", explain, ("posttrain explain runs/demo/sft",)),
+        (
+            "verify",
+            verify,
+            ("posttrain verify runs/demo", "posttrain verify runs/demo/sft/checkpoints/best"),
+        ),
     ):
         app.command(name, rich_help_panel=_PANEL, epilog=examples(*lines))(function)
 
@@ -128,3 +133,12 @@ def explain(
     from posttrain.runs.explain import explain_folder
 
     show(explain_folder(folder))
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A run, stage, checkpoint or model folder.")],
+) -> None:
+    """Read every file that was written with a manifest, and name those that have changed."""
+    from posttrain.runs.verify import verify_folder
+
+    verify_folder(folder)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
 
-from posttrain.config.base import Config
+from posttrain.config.base import Config, Located
 
 HIGHER_IS_BETTER = {
     "loss": False,
@@ -43,3 +45,21 @@ class KeepBestConfig(Config):
         if not known and self.higher_is_better is None:
             raise ValueError(f"say whether a higher `{self.metric}` is better: `higher_is_better`")
         return self
+
+
+def _resolve_place(value: Any) -> Any:
+    """Make a folder's path absolute; leave a URL."""
+    if isinstance(value, str) and "://" not in value:
+        base = value.base if isinstance(value, Located) else Path()
+        return str((base / Path(value).expanduser()).resolve())
+    return value
+
+
+def _refuse_secrets(url: str) -> str:
+    if "://" in url and urlsplit(url).password is not None:
+        raise ValueError("no passwords in a recipe: keys come from the environment")
+    return url
+
+
+UploadPlace = Annotated[str, BeforeValidator(_resolve_place), AfterValidator(_refuse_secrets)]
+"""A folder, or a URL of a kind that fsspec knows."""

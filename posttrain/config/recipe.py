@@ -13,6 +13,7 @@ from posttrain.config.evaluation import EvaluateStage
 from posttrain.config.export import MergeStage, QuantizeStage
 from posttrain.config.harness import HarnessStage
 from posttrain.config.items import GenerateItemsStage
+from posttrain.config.keeping import UploadPlace
 from posttrain.config.model import (
     ComputeConfig,
     LoraConfig,
@@ -73,6 +74,9 @@ class Recipe(Config):
     """How several processes share the training stages."""
     tracking: TrackingConfig = TrackingConfig()
     """Services that are told of the metrics."""
+    upload_to: UploadPlace | None = None
+    """Folder or URL (`s3://bucket/folder`) that finished checkpoints and models are copied to in
+    the background; keys come from the environment."""
     stop_after_minutes: PositiveFloat | None = None
     """Save and stop after this time, as at Ctrl-C; the same command goes on."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]

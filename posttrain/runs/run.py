@@ -37,6 +37,7 @@ from posttrain.runtime import (
     peak_memory_bytes,
 )
 from posttrain.tracking import check_trackers
+from posttrain.uploads import check_upload
 
 
 def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> Path:
@@ -62,6 +63,8 @@ def run_recipe(recipe: Recipe, command: str, *, only: Collection[str] = ()) -> P
         from posttrain.runs.tuning import check_tuning
 
         check_tuning(recipe)
+    if recipe.upload_to:
+        check_upload(recipe.upload_to)
     folder = run_folder(recipe)
     with _time_limit(recipe.stop_after_minutes):
         if is_main_process():

@@ -27,6 +27,7 @@ from posttrain.training.processes import build_deepspeed, shared_folder
 from posttrain.training.saving import Saver
 from posttrain.training.stage import TrainingJob, TrainingSummary
 from posttrain.training.trainer import PackedTrainer
+from posttrain.uploads import Uploader
 
 
 class Schedule(Protocol):
@@ -88,7 +89,7 @@ def fit(
         "world_size": world_size(),
         "strategy": _describe_strategy(job),
     }
-    saver = Saver(job.checkpoints, job.stage, details, found)
+    saver = Saver(job.checkpoints, job.stage, details, found, _open_uploader(job))
     with _open_recorder(job, found.step) as recorder, catch_stop_signals() as stop:
         trainer = trainer_class(
             model=model,
@@ -119,12 +120,22 @@ def fit(
         except AbandonedError:
             trainer.save_abandoned()
     if stop or trainer.state.global_step < steps:
+        saver.finish(None)
         raise _interrupted(job, trainer, steps)
     moved = watch.check_moved(trainer.model)
     with shared_folder(_publish_final(job, steps)) as folder:
         trainer.write_model(folder)
+    saver.finish(job.final)
     summary = _summarize(trainer, course.schedule, parameters, moved)
     return replace(summary, validation=_last_validation(job))
+
+
+def _open_uploader(job: TrainingJob) -> Uploader | None:
+    """Copy to a folder of the run's name, by one process."""
+    place = job.recipe.upload_to
+    if place is None or not is_main_process():
+        return None
+    return Uploader(f"{place.rstrip('/')}/{job.recipe.name}", job.folder.parent, job.folder)
 
 
 def _interrupted(job: TrainingJob, trainer: PackedTrainer, steps: int) -> InterruptedRunError:

@@ -11,6 +11,7 @@ from posttrain.checkpoints import (
     FoundCheckpoint,
     Ranking,
     checkpoint_name,
+    list_checkpoints,
     note_validation,
     prune_checkpoints,
     save_errors,
@@ -22,6 +23,10 @@ from posttrain.errors import PosttrainError
 from posttrain.logs import say
 from posttrain.runtime import is_main_process, world_size
 from posttrain.training.processes import shared_folder
+from posttrain.uploads import Uploader
+
+_STOPPED_SECONDS = 20.0
+_FINISHED_SECONDS = 900.0
 
 
 class Saver:
@@ -32,6 +37,7 @@ class Saver:
         stage: How often to save and what to keep.
         details: Stored in every manifest: what tells this run from others, and how it computes.
         found: Where the run goes on.
+        uploader: Copies checkpoints elsewhere, where that is asked for.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class Saver:
         stage: TrainingStage,
         details: dict[str, Any] | None = None,
         found: FoundCheckpoint | None = None,
+        uploader: Uploader | None = None,
     ) -> None:
         self.folder = folder
         self.stage = stage
@@ -52,6 +59,9 @@ class Saver:
         )
         """Newest step whose validation is known, with its metrics."""
         self._tried = time.monotonic()
+        self._uploader = uploader
+        if self._uploader and found and found.path and not self._uploader.has(found.path):
+            self._uploader.offer(found.path)
 
     @property
     def is_due(self) -> bool:
@@ -90,6 +100,27 @@ class Saver:
         self.saved_step = step
         if is_main_process():
             self._prune()
+            if self._uploader:
+                self._uploader.offer(self.folder / checkpoint_name(step))
+
+    def finish(self, final: Path | None) -> None:
+        """Wait for what is still to be copied elsewhere, for a bounded time.
+
+        Args:
+            final: The finished model; None where the run was stopped.
+        """
+        if not self._uploader:
+            return
+        if final is None:  # what stops a run seldom waits long
+            self._uploader.close(_STOPPED_SECONDS)
+            return
+        for _, path in list_checkpoints(self.folder):
+            if not self._uploader.has(path):
+                self._uploader.offer(path, besides=True)
+        self._uploader.offer(final, besides=True)
+        self._uploader.close(_FINISHED_SECONDS)
+        if self.saved_step >= 0:
+            self._prune()  # what was held is no longer
 
     @property
     def _kept(self) -> str:
@@ -103,6 +134,8 @@ class Saver:
         if self.saved_step == step and is_main_process():
             note_validation(self.folder / checkpoint_name(step), values)
             self._prune()
+            if self._uploader:
+                self._uploader.offer(self.folder / checkpoint_name(step))
 
     def _prune(self) -> None:
         damage = prune_checkpoints(
@@ -110,6 +143,7 @@ class Saver:
             step=self.saved_step,
             keep_last=self.stage.keep_last,
             ranking=build_ranking(self.stage),
+            held=self._uploader.held if self._uploader else (),
         )
         if damage:
             say(f"warning: {checkpoint_name(self.saved_step)}: {damage}; older ones are all kept")

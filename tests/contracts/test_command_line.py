@@ -13,7 +13,7 @@ from posttrain.cli.app import app
 PANELS = {
     "Start": ["doctor", "sample-data", "download", "migrate"],
     "Data": ["prepare", "inspect", "validate", "audit", "convert", "pairs"],
-    "Train": ["check", "plan", "schema", "train", "run", "sweep", "explain"],
+    "Train": ["check", "plan", "schema", "train", "run", "sweep", "explain", "verify"],
     "Measure": ["evaluate", "compare", "report"],
     "Ship": ["chat", "serve", "extend-tokenizer", "generate-items", "merge", "quantize"],
 }

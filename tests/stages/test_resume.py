@@ -1,6 +1,7 @@
 """A run that is killed or stopped goes on exactly."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -91,7 +92,51 @@ def test_two_processes_cannot_work_on_one_run(cli, recipe, cache_dir):
     assert "another process is working on this run" in second.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_goes_on_from_its_copy_on_another_machine(cli, recipe, cache_dir, tmp_path):
+    away = tmp_path / "away"
+    process = start_until(6, recipe, cache_dir, f"upload_to={away}")
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    shutil.rmtree(tmp_path / "runs")
+    shutil.copytree(away / "small", tmp_path / "runs/small")
+    checked = cli("verify", "runs/small")
+    assert checked.returncode == 0, checked.stderr
+    again = cli("train", str(recipe), f"upload_to={away}")
+    assert again.returncode == 0, again.stderr
+    assert "going on from step " in again.stderr
+    assert "older result is kept" not in again.stderr
+    assert cli("train", str(recipe), "name=unbroken").returncode == 0
+    finals = [tmp_path / f"runs/{run}/sft/final/model.safetensors" for run in ("small", "unbroken")]
+    assert digest_file(finals[0]) == digest_file(finals[1])
+    assert cli("verify", "away/small").returncode == 0
+    assert "not at" not in cli("verify", "runs/small").stdout
+
+
+def test_a_run_stops_itself_after_its_time(cli, recipe):
+    stopped = cli("train", str(recipe), "stages.sft.steps=2000", "stop_after_minutes=0.2")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "stop_after_minutes: " in stopped.stderr
+    assert "; go on with: posttrain" in stopped.stderr.splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(cli, recipe, cache_dir, tmp_path):
+    assert cli("train", str(recipe), "name=other", "seed=5").returncode == 0
+    process = start_until(6, recipe, cache_dir)
+    process.kill()
+    process.communicate()
+    own = tmp_path / "runs/small/sft/checkpoints"
+    shutil.copytree(tmp_path / "runs/other/sft/checkpoints/step-000024", own / "step-000024")
+    again = cli("train", str(recipe))
+    assert again.returncode == 0, again.stderr
+    assert (
+        "checkpoint passed over: step-000024: it was written with other data, another model"
+        in again.stderr
+    )
+    assert "going on from step " in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_outside_training_ends_with_one_line(number, recipe, cache_dir, tmp_path):
     process = subprocess.Popen(
         command("run", str(recipe), "stages.base.tasks.0.max_new_tokens=4000"),

@@ -457,3 +457,37 @@ def test_a_reward_stage_can_be_named_instead_of_a_folder(make):
     values["stages"][0]["rewards"] = {"model": "tiny", "model_from": "judge"}
     with pytest.raises(ConfigError, match="either `model` or `model_from`"):
         build_recipe(values, [], "test")
+
+
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+def test_a_stop_gives_a_rollout_up_and_the_end_is_the_same(make, kind, monkeypatch, capsys):
+    """The signal comes while the answers of the third round are written."""
+    settings = {"updates_per_rollout": 2, "save_every_steps": 50}
+    whole, cut = make(kind, "whole", **settings), make(kind, "cut", **settings)
+    train_online(whole)
+    write, written = rounds.write_samples, []
+
+    def write_and_stop(*args, **options):
+        written.append(options["seed"])
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return write(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "write_samples", write_and_stop)
+        with pytest.raises(InterruptedRunError, match="stopped after step 4 of 6; all is saved"):
+            train_online(cut)
+    assert [path.name for path in cut.checkpoints.glob("step-*")] == ["step-000004"]
+    train_online(cut)
+    assert "going on from step 4 of 6" in capsys.readouterr().err
+    assert_equal_weights(weights(cut.final), weights(whole.final))
+
+
+def test_a_stop_in_the_first_rollout_leaves_nothing_and_says_so(make, monkeypatch):
+    job = make()
+    monkeypatch.setattr(
+        rounds, "write_samples", lambda *args, **options: os.kill(os.getpid(), signal.SIGINT)
+    )
+    with pytest.raises(InterruptedRunError, match="stopped after step 0 of 3; nothing was done"):
+        train_online(job)
+    assert not list(job.checkpoints.glob("step-*"))
