@@ -18,7 +18,7 @@ from posttrain.errors import CheckpointError, ConfigError
 from posttrain.extras import require_extra
 from posttrain.files import load_json
 from posttrain.logs import quiet_libraries, say
-from posttrain.models.lora import keep_scoring, quiet_peft
+from posttrain.models.lora import quiet_peft, settle_adapter
 from posttrain.models.prefix_templates import read_template
 from posttrain.models.tiny import BUILT_IN, ensure_tiny
 
@@ -252,7 +252,7 @@ def load_adapter(model: Any, place: Path, *, trainable: bool = False) -> Any:
             loaded = peft.PeftModel.from_pretrained(model, str(place), is_trainable=trainable)
     except Exception as error:  # safetensors, json, peft and shape errors share no base class
         raise _explain(str(place), "adapter", error) from error
-    keep_scoring(loaded)
+    settle_adapter(loaded)
     return loaded
 
 

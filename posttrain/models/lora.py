@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -79,7 +80,7 @@ def wrap_in_adapter(model: Any, settings: Any) -> Any:
         ) from error
     finally:
         del model.enable_input_require_grads
-    keep_scoring(wrapped)
+    settle_adapter(wrapped)
     return wrapped
 
 
@@ -238,6 +239,13 @@ def _name_of(model: Any, wanted: Any) -> str:
 def _end_names(model: Any) -> set[str]:
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     return {_name_of(model, module) for module in ends if module is not None}
+
+
+def settle_adapter(model: Any) -> None:
+    """Settle what peft leaves open of a model that it has wrapped."""
+    keep_scoring(model)
+    # Never the base's embeddings: the adapter names its base, and peft would ask the hub about it.
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
 
 
 def keep_scoring(model: Any) -> None:

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from posttrain.config.model import LoraConfig
-from posttrain.errors import ConfigError
-from posttrain.layout import Segment, SegmentTable, build_batch
+from posttrain.layout import Segment, build_batch
 from posttrain.models.lora import add_lora
 from posttrain.models.noise import add_embedding_noise, draw_noise
 from posttrain.models.packed import prepare_packed, score_batch
 
 LENGTHS = (4, 36)
+PACKED = torch.tensor([[4] * 4 + [36] * 36])
 
 
 def batch_of(*lengths):
@@ -21,10 +21,9 @@ def batch_of(*lengths):
 
 
 def test_the_noise_is_by_the_length_of_each_example():
-    table = SegmentTable((0, 4), LENGTHS, (-1, -1))
-    noise = draw_noise(table, 32, 5.0, "cpu")
-    assert noise.shape == (40, 32)
-    for part, length in zip(noise.split(LENGTHS), LENGTHS, strict=True):
+    noise = draw_noise(PACKED, 32, 5.0)
+    assert noise.shape == (1, 40, 32)
+    for part, length in zip(noise[0].split(LENGTHS), LENGTHS, strict=True):
         bound = 5.0 / (length * 32) ** 0.5
         assert 0.9 * bound < part.abs().max() <= bound
         # Of a uniform draw: mean 0, spread bound / sqrt(3).
@@ -55,15 +54,28 @@ def test_embeddings_are_disturbed_in_training_only(make_model, adapters):
     assert torch.equal(noisy, again)
     moved = (noisy - plain)[0].split(LENGTHS)
     torch.manual_seed(3)
-    wanted = draw_noise(batch["segments"], 32, 5.0, "cpu").split(LENGTHS)
+    wanted = draw_noise(PACKED, 32, 5.0)[0].split(LENGTHS)
     for left, right in zip(moved, wanted, strict=True):
         assert torch.allclose(left, right, atol=1e-6)
 
 
-def test_an_example_is_disturbed_alike_in_any_pack(make_model):
-    short = draw_noise(SegmentTable((0,), (4,), (-1,)), 32, 5.0, "cpu").abs().max()
-    packed = draw_noise(SegmentTable((0, 4), (4, 400), (-1, -1)), 32, 5.0, "cpu")[:4].abs().max()
-    assert packed.item() == pytest.approx(short.item(), rel=0.1)
+@pytest.mark.parametrize("mask", [True, False])
+def test_padded_rows_are_disturbed_by_their_own_lengths(make_model, mask):
+    model = make_model().train()
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    ids = torch.arange(5, 77).view(2, 36)
+    inputs = {"input_ids": ids}
+    if mask:
+        inputs["attention_mask"] = torch.ones_like(ids)
+        inputs["attention_mask"][0, 4:] = 0
+    model(**inputs)
+    add_embedding_noise(model, 5.0)
+    model(**inputs)
+    moved = (seen[1] - seen[0]).abs()
+    for row, length in enumerate((4 if mask else 36, 36)):
+        bound = 5.0 / (length * 32) ** 0.5
+        assert 0.9 * bound < moved[row, :length].max() <= bound + 1e-6
 
 
 def test_embeddings_go_on_learning_under_noise(make_model):
@@ -75,15 +87,14 @@ def test_embeddings_go_on_learning_under_noise(make_model):
     assert moved[5:12].all()
 
 
-def test_plain_calls_are_left_alone(make_model):
-    model = make_model(attn_implementation="posttrain_sdpa").train()
-    add_embedding_noise(model, 50.0)
-    model.set_attn_implementation("sdpa")
-    ids = torch.arange(3, 20)[None]
-    before = make_model().train()(input_ids=ids).logits
-    assert torch.equal(model(input_ids=ids).logits, before)
+def test_a_model_in_padded_rows_is_disturbed_too():
+    from transformers import MambaConfig, MambaForCausalLM
 
-
-def test_a_model_in_padded_rows_is_refused_rather_than_left_undisturbed(make_model):
-    with pytest.raises(ConfigError, match="padded rows"):
-        add_embedding_noise(make_model(), 5.0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
+    model = MambaForCausalLM(MambaConfig(vocab_size=97, pad_token_id=0, **sizes)).train()
+    prepare_packed(model)
+    batch = batch_of(*LENGTHS)
+    plain = score_batch(model, batch).logprobs_N
+    add_embedding_noise(model, 5.0)
+    assert not torch.allclose(score_batch(model, batch).logprobs_N, plain, atol=1e-3)
+    assert torch.equal(score_batch(model.eval(), batch).logprobs_N, plain)
