@@ -13,9 +13,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
-    shorthands: ClassVar[
-        tuple[dict[str, Any], ...]
-    ] = ()  # JSON Schemas of what `read_shorthand` takes
+    # JSON Schemas of what `read_shorthand` takes.
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ()
 
     @classmethod
     def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
