@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
-# Python, torch and transformers themselves, resident, measured on Linux with CPU wheels.
-_PROCESS_BYTES = 550 * 2**20
-# Logits of one chunk of the head: the chunk itself, its softmax and its gradient, fp32.
-_HEAD_BYTES = 3 * 16 * 2**20 * 4
+# Python, torch, transformers, peft and accelerate themselves; see docs/log.md.
+_PROCESS_BYTES = 560 * 2**20
 # Four bits, an 8-bit scale for every 64 values, and an fp32 scale for every 256 of these.
 _NF4_BYTES = 4 / 8 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes by what holds them."""
+    """Bytes at the fullest moment, by what holds them."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
     head: int
+    allocator: int
+    """What a CPU's allocator leaves between tensors."""
     process: int
 
     @property
     def total(self) -> int:
         """All together."""
-        parts = (self.weights, self.gradients, self.optimizer, self.activations)
-        return sum(parts) + self.head + self.process
+        return sum(getattr(self, field.name) for field in fields(self))
 
 
 @dataclass(frozen=True)
@@ -45,51 +45,47 @@ class WeightBytes:
 
 
 def estimate_memory(
-    config: Any,
-    *,
-    total_parameters: int,
-    trainable_parameters: int,
-    held: WeightBytes,
-    batch_tokens: int,
-    activation_checkpointing: bool,
+    *, total_parameters: int, trainable_parameters: int, held: WeightBytes, step: Mapping[str, int]
 ) -> MemoryEstimate:
     """Estimate the peak memory of training on one device.
 
-    Activations are counted from the tensors a transformer layer keeps for its backward pass; bf16
-    halves about half of them, which is left out: the estimate errs on the high side.
-
     Args:
-        config: The model's transformers config.
         total_parameters: Of the model with adapters.
         trainable_parameters: Of these.
         held: Bytes of a parameter.
-        batch_tokens: Tokens in one batch.
-        activation_checkpointing: Whether only layer inputs are kept.
+        step: What a step takes besides, of ``runs.rehearsal.rehearse_step``.
 
     Returns:
         Bytes.
     """
-    text = config.get_text_config()
-    hidden, layers = text.hidden_size, text.num_hidden_layers
-    inner = getattr(text, "intermediate_size", None) or 4 * hidden  # GPT-2 and its like say none
-    size = getattr(text, "head_dim", None) or hidden // text.num_attention_heads
-    queries = text.num_attention_heads * size
-    keys = 2 * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * size
-    # Norm inputs and outputs, residuals; queries and keys before and after norm, rotation and
-    # gathering; the four inner tensors of a gated MLP.
-    per_layer = 6 * hidden + 6 * queries + 5 * keys + 4 * inner
-    kept_layers = 1 if activation_checkpointing else layers
-    per_token = per_layer * kept_layers + (hidden * layers if activation_checkpointing else 0)
-    vocabulary_rows = min(batch_tokens, 16 * 2**20 // text.vocab_size)
     return MemoryEstimate(
         weights=held.trained * trainable_parameters
         + round(held.frozen * (total_parameters - trainable_parameters)),
-        gradients=held.trained * trainable_parameters,
+        gradients=step["gradients"],
         optimizer=round(held.optimizer * trainable_parameters),
-        activations=4 * batch_tokens * per_token,
-        head=min(_HEAD_BYTES, 3 * 4 * vocabulary_rows * text.vocab_size),
+        activations=step["activations"],
+        head=step["head"],
+        allocator=step["allocator"],
         process=_PROCESS_BYTES,
     )
+
+
+def weigh_cache(config: Any, answers: int, tokens: int) -> int:
+    """Bytes that writing answers side by side takes, fp32, at its last token.
+
+    Keys and values of every layer, those of one layer once more while they grow, and logits with
+    what sampling makes of them.
+
+    Args:
+        config: The model's transformers config.
+        answers: Written at once.
+        tokens: Of the longest with its prompt.
+    """
+    text = config.get_text_config()
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    layer = 2 * answers * tokens * heads * size
+    return 4 * (layer * (text.num_hidden_layers + 1) + 4 * answers * text.vocab_size)
 
 
 def weigh_frozen(model: Any, *, nf4: bool, bf16: bool) -> float:

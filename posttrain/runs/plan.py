@@ -14,13 +14,14 @@ from posttrain.config.train import FixedDataStage, GrpoStage, OnlineStage, PpoSt
 from posttrain.data.prepare import PreparedData
 from posttrain.logs import format_bytes
 from posttrain.models.load import load_base_config
-from posttrain.models.memory import MemoryEstimate, estimate_memory
+from posttrain.models.memory import MemoryEstimate, estimate_memory, weigh_cache
 from posttrain.runs.prepare import prepare_stages
+from posttrain.runs.rehearsal import build_round, rehearse_step
 from posttrain.runs.tuning import count_stage_parameters, settle_tuning
 from posttrain.training.batches import Schedule, build_schedule
 from posttrain.training.model import foresee_attention
 from posttrain.training.rewards import check_references
-from posttrain.training.rollouts import check_room
+from posttrain.training.rollouts import SIDE_BY_SIDE, check_room
 from posttrain.training.schedules import plan_rates
 
 
@@ -65,33 +66,46 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         check_room(stage, data.train)
         check_references(stage.rewards, data.train)
         yield from _plan_rollouts(stage, data)
-        largest, steps = stage.batch_tokens, stage.all_steps
+        steps = stage.all_steps
+        heaviest = build_round(int(data.train.lengths.max()), stage)
     else:
         schedule = build_schedule(data.train, stage, seed=recipe.seed)
         yield from _plan_batches(stage, data, schedule)
-        largest, steps = int(schedule.batch_size_tokens.max()), schedule.steps
+        steps = schedule.steps
+        heaviest = data.train.batch(schedule.batches[int(schedule.batch_size_tokens.argmax())])
     total, trainable, held = count_stage_parameters(recipe, stage, config)
     yield f"  parameters  {trainable:,} of {total:,} trainable ({recipe.tuning})"
     yield f"  optimizer   {_describe_rates(stage, steps)}"
     if getattr(stage, "engine", "local") == "local":
         attention = foresee_attention(recipe, recipe.model)
         yield f"  attention   {attention or 'is settled where the GPU is'}"
+    again = isinstance(stage, FixedDataStage) and stage.accumulate > 1
+    step = rehearse_step(recipe, stage, config, heaviest, again=again)
     memory = estimate_memory(
-        config,
-        total_parameters=total,
-        trainable_parameters=trainable,
-        held=held,
-        batch_tokens=largest,
-        activation_checkpointing=stage.activation_checkpointing,
+        total_parameters=total, trainable_parameters=trainable, held=held, step=step
     )
-    yield (
-        f"  memory      about {format_bytes(memory.total)}: weights "
-        f"{format_bytes(memory.weights)}, gradients {format_bytes(memory.gradients)}, optimizer "
-        f"{format_bytes(memory.optimizer)}, activations {format_bytes(memory.activations)}, head "
-        f"{format_bytes(memory.head)}, process {format_bytes(memory.process)}"
-    )
+    parts = (f"{name} {format_bytes(size)}" for name, size in asdict(memory).items())
+    yield f"  memory      about {format_bytes(memory.total)}: {', '.join(parts)}"
+    if isinstance(stage, GrpoStage | PpoStage):
+        yield from _plan_writing(stage, data, config, memory)
     if recipe.parallel.strategy != "ddp":
         yield _plan_sharing(recipe.parallel, memory)
+
+
+def _plan_writing(
+    stage: OnlineStage, data: PreparedData, config: Any, memory: MemoryEstimate
+) -> Iterator[str]:
+    """Say what a round takes besides: answers while they are written, and the reference."""
+    longest = int(data.train.lengths.max()) + stage.max_new_tokens
+    side_by_side = min(SIDE_BY_SIDE, stage.prompts_per_rollout * stage.completions)
+    cache = weigh_cache(config, side_by_side, longest)
+    total = memory.process + memory.weights + memory.optimizer + cache
+    yield (
+        f"  writing     about {format_bytes(total)} while answers are written: "
+        f"{format_bytes(cache)} for {side_by_side:,} of up to {longest:,} tokens side by side"
+    )
+    if stage.kl_weight:
+        yield f"  reference   {format_bytes(memory.weights)} more, all the time"
 
 
 def _describe_rates(stage: TrainingStage, steps: int) -> str:

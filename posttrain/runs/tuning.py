@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from posttrain.config.recipe import Recipe
@@ -61,6 +62,36 @@ def _starts_at_base(recipe: Recipe, stage: Any) -> bool:
     return before is None
 
 
+def shape_model(
+    recipe: Recipe, stage: Any, config: Any, prepare: Callable[[Any], None], **options: Any
+) -> Any:
+    """Build a stage's model, adapters included, on the device in force and without its weights.
+
+    Args:
+        recipe: As ``Recipe.tuned_for`` returns it for the stage.
+        stage: A training stage.
+        config: The model's transformers config.
+        prepare: Called with the model before adapters are put around it.
+        options: Of transformers' ``from_config``.
+    """
+    import transformers
+
+    head = _HEADS.get(stage.stage, "CausalLM")
+    if head == "SequenceClassification":
+        config = copy.deepcopy(config)
+        config.num_labels = 1
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(
+        config, trust_remote_code=recipe.model.trust_remote_code, **options
+    )
+    model.tie_weights()
+    prepare(model)
+    task = _TASKS.get(stage.stage, "CAUSAL_LM")
+    place = find_model(recipe.model.path)
+    if is_adapter(place) and recipe.tuning != "full" and _starts_at_base(recipe, stage):
+        return shape_adapter(model, place, task)
+    return choose_trained(recipe, model, task)
+
+
 def count_stage_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int, int, WeightBytes]:
     """Count what a stage will train, from shapes alone: the model is built without memory.
 
@@ -73,25 +104,16 @@ def count_stage_parameters(recipe: Recipe, stage: Any, config: Any) -> tuple[int
         Total and trainable parameters, and what holding them takes.
     """
     import torch
-    import transformers
 
-    head = _HEADS.get(stage.stage, "CausalLM")
-    if head == "SequenceClassification":
-        config = copy.deepcopy(config)
-        config.num_labels = 1
     bf16 = recipe.compute.arithmetic == "bf16"
-    with torch.device("meta"):
-        model = getattr(transformers, f"AutoModelFor{head}").from_config(
-            config, trust_remote_code=recipe.model.trust_remote_code
-        )
-        model.tie_weights()
+    frozen = 0.0
+
+    def weigh(model: Any) -> None:
+        nonlocal frozen
         frozen = weigh_frozen(model, nf4=recipe.tuning == "qlora", bf16=bf16)
-        task = _TASKS.get(stage.stage, "CAUSAL_LM")
-        place = find_model(recipe.model.path)
-        if is_adapter(place) and recipe.tuning != "full" and _starts_at_base(recipe, stage):
-            model = shape_adapter(model, place, task)
-        else:
-            model = choose_trained(recipe, model, task)
+
+    with torch.device("meta"):
+        model = shape_model(recipe, stage, config, weigh)
     value_head = config.get_text_config().hidden_size + 1 if stage.stage == "ppo" else 0
     trainable, total = count_parameters(model)
     trainable, total = trainable + value_head, total + value_head

@@ -1,42 +1,20 @@
-import pytest
 from transformers import GPT2Config, Qwen3Config
 
-from posttrain.models.memory import WeightBytes, estimate_memory
+from posttrain.models.memory import WeightBytes, estimate_memory, weigh_cache
 
-BASE = {
-    "total_parameters": 10**9,
-    "trainable_parameters": 10**9,
-    "held": WeightBytes(),
-    "batch_tokens": 8192,
-    "activation_checkpointing": False,
-}
-
-
-def estimate(config=None, **changes):
-    return estimate_memory(config or Qwen3Config(), **{**BASE, **changes}).total
-
-
-@pytest.mark.parametrize("name", ["total_parameters", "trainable_parameters", "batch_tokens"])
-def test_more_of_anything_needs_more_memory(name):
-    sizes = [estimate(**{name: factor * BASE[name] // 4}) for factor in (1, 2, 3, 4)]
-    assert sizes == sorted(set(sizes))
-
-
-def test_checkpointing_and_adapters_need_less():
-    assert estimate(activation_checkpointing=True) < estimate()
-    assert estimate(trainable_parameters=10**6) < estimate()
+STEP = {"activations": 5, "head": 6, "gradients": 7, "allocator": 8}
 
 
 def test_the_parts_are_the_known_multiples_of_the_parameters():
-    found = estimate_memory(Qwen3Config(), **BASE)
-    assert (found.weights, found.gradients, found.optimizer) == (4e9, 4e9, 8e9)
-    assert found.total == sum(getattr(found, n) for n in found.__dataclass_fields__)
+    found = estimate_memory(
+        total_parameters=100, trainable_parameters=40, held=WeightBytes(frozen=0.5), step=STEP
+    )
+    assert (found.weights, found.optimizer) == (190, 320)
+    assert (found.gradients, found.activations, found.head, found.allocator) == (7, 5, 6, 8)
+    assert found.total == 190 + 320 + 26 + found.process
 
 
-def test_what_is_trained_in_bf16_needs_half_and_an_optimizer_what_it_keeps():
-    found = estimate_memory(Qwen3Config(), **{**BASE, "held": WeightBytes(trained=2, optimizer=2)})
-    assert (found.weights, found.gradients, found.optimizer) == (2e9, 2e9, 2e9)
-
-
-def test_a_config_without_inner_size_is_estimated_too():
-    assert estimate(GPT2Config()) > 16e9
+def test_keys_and_values_of_every_layer_are_counted_and_one_more():
+    config = Qwen3Config(num_hidden_layers=3, num_key_value_heads=2, head_dim=16, vocab_size=100)
+    assert weigh_cache(config, 5, 7) == 4 * (2 * 5 * 7 * 2 * 16 * 4 + 4 * 5 * 100)
+    assert weigh_cache(GPT2Config(), 1, 10) > 4 * 2 * 10 * 768 * 12
