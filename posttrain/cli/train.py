@@ -17,7 +17,15 @@ def add_commands(app: typer.Typer) -> None:
     recipe, override = "recipes/demo.yaml", "recipes/demo.yaml stages.sft.steps=100"
     for name, function, lines in (
         ("check", check, (f"posttrain check {recipe}",)),
-        ("plan", plan, (f"posttrain plan {recipe}", f"posttrain plan {override} tuning=lora")),
+        (
+            "plan",
+            plan,
+            (
+                f"posttrain plan {recipe}",
+                f"posttrain plan {override} tuning=lora",
+                f"posttrain plan {recipe} --find-lr",
+            ),
+        ),
         (
             "schema",
             schema,
@@ -59,12 +67,24 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     show(f"{recipe}: good; run `{checked.name}`, stages: {stages}")
 
 
-def plan(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Try rising learning rates on a copy of the model.")
+    ] = False,
+) -> None:
     """Spell out the settings and the arithmetic: rows, tokens, batches, steps, memory."""
     from posttrain.logs import show
     from posttrain.runs.plan import plan_recipe
 
-    show(plan_recipe(load(recipe, overrides)))
+    loaded = load(recipe, overrides)
+    show(plan_recipe(loaded))
+    if find_lr:
+        from posttrain.runs.find_rate import find_rates
+
+        for line in find_rates(loaded):
+            show(line)
 
 
 def schema(

@@ -35,9 +35,6 @@ NOT_NEEDED: dict[str, str] = {
     "evaluation_strategy": _CHECKPOINTS,
     "eval_steps": _CHECKPOINTS,
     "per_device_eval_batch_size": "validation uses batch_tokens",
-    "load_best_model_at_end": "checkpoints/best is always kept; keep_best says by which metric",
-    "early_stopping_patience": "all steps are run; checkpoints/best is kept beside the last one",
-    "early_stopping_threshold": "all steps are run; checkpoints/best is kept beside the last one",
     "save_strategy": "checkpoints are by steps, and by the clock: save_every_steps, "
     "save_every_minutes",
     "logging_strategy": "log lines are by steps: log_every_steps",

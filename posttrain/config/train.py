@@ -13,7 +13,7 @@ from posttrain.config.data import (
     PromptDataConfig,
     TextDataConfig,
 )
-from posttrain.config.keeping import KeepBestConfig
+from posttrain.config.guards import GuardedStage
 from posttrain.config.model import LoraConfig, ModulePattern, Tuning
 from posttrain.config.optimizer import OptimizerConfig, Weight
 from posttrain.config.verl import VerlConfig
@@ -21,11 +21,8 @@ from posttrain.config.verl import VerlConfig
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class TrainingStage(OptimizerConfig):
+class TrainingStage(OptimizerConfig, GuardedStage):
     """What all training stages share."""
-
-    # What is measured on validation data; the first says which checkpoint is best.
-    validation_metrics: ClassVar[tuple[str, ...]]
 
     start_from: StageName | Literal["base"] | None = None
     """Earlier stage whose model to go on from, or `base`; the latest one where absent."""
@@ -48,18 +45,6 @@ class TrainingStage(OptimizerConfig):
     """Minutes after which there is a checkpoint besides, without validation."""
     keep_last: PositiveInt = 3
     """Newest checkpoints to keep."""
-    keep_best: KeepBestConfig = KeepBestConfig()
-    """Best checkpoints to keep besides."""
-
-    @model_validator(mode="after")
-    def _check_metric(self) -> TrainingStage:
-        metric = self.keep_best.metric
-        if metric is not None and metric not in self.validation_metrics:
-            raise ValueError(
-                f"keep_best.metric: `{metric}` is not measured; "
-                f"there is: {', '.join(self.validation_metrics)}"
-            )
-        return self
 
 
 class FixedDataStage(TrainingStage):
@@ -226,6 +211,9 @@ class OnlineStage(TrainingStage):
     """How far it may rise."""
     kl_weight: Weight = 0.0
     """Pull toward the model that the stage starts from."""
+    sampler_tolerance: PositiveFloat = 0.1
+    """Most that an answer's log-probabilities at sampling and in training may differ by, on average
+    in nats per token; more stops the stage."""
     save_every_steps: PositiveInt = 50
     """Steps between checkpoints, made up to whole rounds; reward and accuracy on the validation
     prompts are measured at each."""

@@ -1,12 +1,17 @@
-"""Generation in batches through transformers, greedy or sampled."""
+"""Generation in batches through transformers, greedy or sampled.
+
+Letters: B completions written side by side, V vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,36 @@ class Completion:
     """Whether the model ended its turn, as against running out of room."""
     token_ids: tuple[int, ...] = ()
     """What was written, the end token included."""
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """Log-probability of each of them as it was sampled, nats; empty where it was not."""
+
+
+class _Chances(LogitsProcessor):
+    """Notes how likely each sampled token was.
+
+    Args:
+        temperature: Of the sampling.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+        self._newest_BV: Tensor | None = None
+        self._noted: list[Tensor] = []
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Note the token before, and keep what the next one is drawn from."""
+        self._note(input_ids)
+        self._newest_BV = (scores.float() / self._temperature).log_softmax(-1)
+        return scores
+
+    def finish(self, input_ids: Tensor) -> list[list[float]]:
+        """Return the log-probabilities of all tokens written, of every row."""
+        self._note(input_ids)
+        return torch.cat(self._noted, dim=1).tolist()
+
+    def _note(self, input_ids: Tensor) -> None:
+        if self._newest_BV is not None:
+            self._noted.append(self._newest_BV.gather(1, input_ids[:, -1:]))
 
 
 def find_end_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -119,8 +154,8 @@ def _generate(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         written = _generate_batch(model, [prompts[i] for i in chosen], end_ids, pad_id, options)
-        for index, token_ids in zip(chosen, written, strict=True):
-            completions[index] = _read_completion(tokenizer, token_ids, end_ids)
+        for index, (token_ids, logprobs) in zip(chosen, written, strict=True):
+            completions[index] = _read_completion(tokenizer, token_ids, logprobs, end_ids)
         if progress:
             progress(len(completions))
     return [completions[i] for i in range(len(prompts))]
@@ -132,13 +167,14 @@ def _generate_batch(
     end_ids: list[int],
     pad_id: int,
     options: dict[str, Any],
-) -> list[list[int]]:
+) -> list[tuple[list[int], list[float]]]:
     width = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
         mask[row, width - len(prompt) :] = 1
+    chances = _Chances(options["temperature"]) if options["do_sample"] else None
     with torch.no_grad():
         output = model.generate(
             input_ids=ids.to(model.device),
@@ -150,14 +186,18 @@ def _generate_batch(
             no_repeat_ngram_size=0,
             eos_token_id=end_ids or None,
             pad_token_id=pad_id,
+            logits_processor=LogitsProcessorList([chances] if chances else []),
         )
     rows: list[list[int]] = output[:, width:].tolist()
-    return rows
+    return list(zip(rows, chances.finish(output) if chances else [[]] * len(rows), strict=True))
 
 
-def _read_completion(tokenizer: Any, token_ids: list[int], end_ids: list[int]) -> Completion:
+def _read_completion(
+    tokenizer: Any, token_ids: list[int], logprobs: list[float], end_ids: list[int]
+) -> Completion:
     end = next((i for i, token in enumerate(token_ids) if token in end_ids), None)
     kept = token_ids if end is None else token_ids[:end]
     text = tokenizer.decode(kept, skip_special_tokens=True)
     written = token_ids if end is None else token_ids[: end + 1]
-    return Completion(text, len(written), end is not None, tuple(written))
+    chances = tuple(logprobs[: len(written)])
+    return Completion(text, len(written), end is not None, tuple(written), chances)

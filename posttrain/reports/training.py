@@ -88,6 +88,10 @@ def _list_training_facts(stage: StageFolder, config: Row) -> Iterator[tuple[str,
         best = min(range(len(validation)), key=lambda i: validation[i])
         yield "Best validation loss", f"{validation[best]:.3f} at step {steps_seen[best]:.0f}"
     yield from _list_measures(stage)
+    if reason := closing.get("stopped_early"):
+        yield "Stopped early", str(reason).removeprefix("stopped early ")
+    if skipped := closing.get("skipped_steps"):
+        yield "Steps passed over", formatting.format_count(skipped)
     for name, key in (("Tokens", "tokens"), ("Supervised tokens", "trained_tokens")):
         if count := closing.get(key) or last.get(key):
             yield name, formatting.format_count(count)

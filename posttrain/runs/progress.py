@@ -12,6 +12,7 @@ from typing import Any
 from posttrain import __version__
 from posttrain.config.data import DataConfig, SourceConfig
 from posttrain.config.evaluation import ItemsTask
+from posttrain.config.guards import GUARDS_WITHOUT_EFFECT
 from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import (
     CHAIN_STAGES,
@@ -210,6 +211,7 @@ _WITHOUT_EFFECT = {
     "save_every_minutes",
     "keep_last",
     "keep_best",
+    *GUARDS_WITHOUT_EFFECT,
 }
 
 
@@ -226,7 +228,7 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     stage = _without_reports(stage)
     # The contents of sources are digested instead of their places.
     settled = replace_sources(stage, _without_place)
-    settings = settled.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    settings = settled.model_dump(mode="json", exclude=_find_effectless(stage))
     basis: dict[str, Any] = {"version": __version__, "stage": settings}
     if stage.stage == "sample-data":
         return digest_json(basis)
@@ -254,6 +256,13 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     if compared := getattr(stage, "compare_to", None):
         basis["compared"] = progress.evaluations.get(compared, ("", ""))[1]
     return digest_json(basis)
+
+
+def _find_effectless(stage: Stage) -> set[str]:
+    """Settings without effect; where validation decides, not those of when and what it measures."""
+    if getattr(stage, "early_stopping", None) or getattr(stage, "keeps_best", False):
+        return _WITHOUT_EFFECT - {"save_every_steps", "keep_best"}
+    return _WITHOUT_EFFECT
 
 
 def _without_reports(stage: Stage) -> Stage:

@@ -130,6 +130,9 @@ class StageRewriter:
             "output_dir": self._set_output,
             "deepspeed": self._set_deepspeed,
             "max_steps": lambda k, v: self._set(k, OLD_NAMES["max_steps"], v) if v > 0 else None,
+            "load_best_model_at_end": lambda k, v: (
+                self._set(k, OLD_NAMES[k], "best") if v else None
+            ),
             "val_size": self._set_validation_share,
             "max_samples": self._set_limit,
             "metric_for_best_model": self._set_metric,

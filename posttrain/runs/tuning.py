@@ -11,7 +11,7 @@ from posttrain.config.train import TrainingStage
 from posttrain.models.load import find_model, is_adapter, load_base_config
 from posttrain.models.lora import shape_adapter
 from posttrain.models.memory import WeightBytes, weigh_frozen
-from posttrain.training.guards import count_parameters
+from posttrain.training.guards.start import count_parameters
 from posttrain.training.model import choose_trained
 from posttrain.training.optimizers import weigh_state
 

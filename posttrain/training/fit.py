@@ -19,8 +19,16 @@ from posttrain.tracking import open_recorder
 from posttrain.training.arguments import build_arguments
 from posttrain.training.budget import TokenBudget
 from posttrain.training.gauges import Gauges
-from posttrain.training.guards import WeightWatch, check_trainable
-from posttrain.training.interrupt import AbandonedError, catch_stop_signals
+from posttrain.training.guards.rollback import Rollbacks, SpoiltStepError
+from posttrain.training.guards.start import check_trainable, count_parameters
+from posttrain.training.guards.watch import Guards
+from posttrain.training.guards.weights import (
+    WeightChange,
+    WeightWatch,
+    check_saved,
+    describe_change,
+)
+from posttrain.training.interrupt import AbandonedError, StopRequest, catch_stop_signals
 from posttrain.training.objective import Objective
 from posttrain.training.optimizers import build_optimizer
 from posttrain.training.processes import build_deepspeed, shared_folder
@@ -78,26 +86,85 @@ def fit(
     Raises:
         PosttrainError: Any of its kinds; an interruption after saving is one.
     """
-    steps = course.schedule.steps
-    parameters = check_trainable(model)
-    found = find_checkpoint(job.checkpoints, job.digest)
-    _say_start(job, course, parameters, found)
+    parameters = check_trainable(model, job.planned_trainable)
     watch = WeightWatch(model)
+    trainer = _train(job, model, tokenizer, course, trainer_class)
+    done = Done(trainer.state.global_step, *course.schedule.done(trainer.state.global_step)[:2])
+    best = trainer.take_best() if job.stage.keeps_best else None
+    change = watch.check_moved(trainer.model)
+    for line in describe_change(change):
+        say(line)
+    with shared_folder(_publish_final(job, done.steps)) as folder:
+        trainer.write_model(folder)
+        check_saved(trainer.model, folder if is_main_process() else None, trainer.apart)
+    trainer.saver.finish(job.final)
+    summary = _summarize(trainer, done, parameters, change)
+    return replace(summary, validation=_find_validation(job, best))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a stage has done when it ends."""
+
+    steps: int
+    tokens: int
+    trained_tokens: int
+
+
+def _train(
+    job: TrainingJob, model: Any, tokenizer: Any, course: Course, trainer_class: type[PackedTrainer]
+) -> PackedTrainer:
+    """Go to the last step, or where the stage stops early; back and on where a step is refused.
+
+    Raises:
+        InterruptedRunError: It was asked to stop; all is saved.
+    """
+    rollbacks = Rollbacks(job.folder, job.stage)
+    found = find_checkpoint(job.checkpoints, job.digest)
+    _say_start(job, course, count_parameters(model), found)
     _check_processes(job, found)
+    with catch_stop_signals() as stop:
+        while True:
+            guards = Guards(job.stage, rollbacks, found)
+            try:
+                parts = (model, tokenizer, course, guards, stop)
+                trainer = _attempt(job, parts, trainer_class)
+                break
+            except SpoiltStepError as error:
+                rollbacks.check_allowed(error)
+                refused = error.with_traceback(None)  # which would keep the old trainer's memory
+            found = find_checkpoint(job.checkpoints, job.digest)
+            if found.path is None:  # the disk was full
+                raise refused
+            rollbacks.add(refused, found.step)
+    if not guards.stopped_early and (stop or trainer.state.global_step < course.schedule.steps):
+        trainer.saver.finish(None)
+        raise _interrupted(job, trainer, course.schedule.steps)
+    return trainer
+
+
+def _attempt(
+    job: TrainingJob,
+    parts: tuple[Any, Any, Course, Guards, StopRequest],
+    trainer_class: type[PackedTrainer],
+) -> PackedTrainer:
+    """Train from a checkpoint, or the start, until something ends it."""
+    model, tokenizer, course, guards, stop = parts
+    found = guards.found
     details = {
         "run": job.digest,
         "world_size": world_size(),
         "strategy": _describe_strategy(job),
     }
     saver = Saver(job.checkpoints, job.stage, details, found, _open_uploader(job))
-    with _open_recorder(job, found.step) as recorder, catch_stop_signals() as stop:
+    with _open_recorder(job, found.step) as recorder:
         trainer = trainer_class(
             model=model,
             args=build_arguments(
                 job.stage,
                 folder=job.folder,
                 compute=job.compute,
-                steps=steps,
+                steps=found.step if guards.stopped_early else course.schedule.steps,
                 seed=job.recipe.seed,
                 save_steps=course.save_every_steps,
                 validate=course.validation is not None,
@@ -113,21 +180,18 @@ def fit(
             stop=stop,
             tokenizer=tokenizer,
             budget=TokenBudget(job.folder, job.stage.batch_tokens),
+            guards=guards,
             gauges=Gauges(model, find_peak(job.compute)),
         )
         try:
             trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
         except AbandonedError:
-            trainer.save_abandoned()
-    if stop or trainer.state.global_step < steps:
-        saver.finish(None)
-        raise _interrupted(job, trainer, steps)
-    moved = watch.check_moved(trainer.model)
-    with shared_folder(_publish_final(job, steps)) as folder:
-        trainer.write_model(folder)
-    saver.finish(job.final)
-    summary = _summarize(trainer, course.schedule, parameters, moved)
-    return replace(summary, validation=_last_validation(job))
+            if not guards.stopped_early:
+                trainer.save_abandoned()
+        except SpoiltStepError:
+            saver.finish(None)
+            raise
+    return trainer
 
 
 def _open_uploader(job: TrainingJob) -> Uploader | None:
@@ -239,31 +303,35 @@ def _say_start(
 
 
 def _summarize(
-    trainer: PackedTrainer, schedule: Schedule, parameters: tuple[int, int], moved: float
+    trainer: PackedTrainer, done: Done, parameters: tuple[int, int], change: WeightChange
 ) -> TrainingSummary:
     """Add up what was done, by interrupted attempts too."""
-    tokens, trained_tokens, _ = schedule.done(schedule.steps)
     seconds = trainer.clock.total_step_seconds
     losses = trainer.logged_losses
     return TrainingSummary(
-        steps=schedule.steps,
-        tokens=tokens,
-        trained_tokens=trained_tokens,
-        tokens_per_second=tokens / seconds,
-        trained_tokens_per_second=trained_tokens / seconds,
+        steps=done.steps,
+        tokens=done.tokens,
+        trained_tokens=done.trained_tokens,
+        tokens_per_second=done.tokens / seconds,
+        trained_tokens_per_second=done.trained_tokens / seconds,
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         trainable_parameters=parameters[0],
         total_parameters=parameters[1],
-        moved_share=moved,
+        moved_share=change.moved_share,
+        weight_delta=change.delta,
         earlier_seconds=trainer.recorder.seconds_before,
+        best_step=trainer.saver.find_best(),
+        stopped_early=trainer.guards.stopped_early,
+        skipped_steps=len(trainer.guards.rollbacks.steps),
     )
 
 
-def _last_validation(job: TrainingJob) -> dict[str, float]:
-    """Figures of the last validation, which an earlier attempt may have made."""
+def _find_validation(job: TrainingJob, step: int | None) -> dict[str, float]:
+    """Figures of the last validation, which an earlier attempt may have made; or of a step."""
     path = job.folder / "metrics.jsonl"
     for row in reversed(load_jsonl(path) if path.is_file() else []):
-        if found := {n: v for n, v in row.items() if n.startswith("validation_")}:
+        found = {n: v for n, v in row.items() if n.startswith("validation_")}
+        if found and step in (None, row["step"]):
             return found
     return {}

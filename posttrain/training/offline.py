@@ -68,7 +68,8 @@ def train_offline(
         f"{len(schedule.batches):,} batches of up to {job.stage.batch_tokens:,} tokens",
         job.stage.save_every_steps,
     )
-    return fit(job, model, tokenizer, course)
+    end: Callable[..., TrainingSummary] = job.instead or fit
+    return end(job, model, tokenizer, course)
 
 
 def plan_once(job: TrainingJob, store: ExampleStore) -> list[Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from posttrain.config.train import PpoStage
@@ -23,6 +24,7 @@ from posttrain.models.load import load_tokenizer
 from posttrain.runtime import world_size
 from posttrain.training.data import load_data
 from posttrain.training.fit import Course, fit
+from posttrain.training.guards.policy import check_sampler
 from posttrain.training.model import build_model
 from posttrain.training.policy import PolicyObjective
 from posttrain.training.rewards import Rewards
@@ -125,6 +127,18 @@ class OnlineTrainer(PackedTrainer):
         with cutting, self.accelerator.autocast():
             return self.schedule.batches_for(self.state.global_step, self.model)
 
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Send a step's loss backward; its answers must be those of the model in training."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        sums = [result.sums | {"weight": result.weight} for result, _ in self._results]
+        if sums and "sampler_gap" in sums[0]:
+            gap, weight = (sum(float(s[n]) for s in sums) for n in ("sampler_gap", "weight"))
+            tolerance = self.schedule.stage.sampler_tolerance
+            check_sampler(gap / weight, tolerance, self.state.global_step + 1)
+        return loss
+
     def may_stop(self, step: int) -> bool:
         """A round is not cut: its answers are in memory only."""
         return step % self.schedule.steps_per_round == 0
@@ -134,7 +148,11 @@ class OnlineTrainer(PackedTrainer):
         return self.schedule.tell()
 
     def _describe_rows(self, inputs: dict[str, Any]) -> list[str]:
-        return ["of the newest round's answers"]
+        return self._describe_step()
+
+    def _describe_step(self) -> list[str]:
+        """Where the prompts of the step's round were read."""
+        return self.schedule.origins(self.state.global_step)
 
     def _score_validation(self) -> dict[str, float]:
         """Let the model answer the validation prompts, and grade it as the evaluation would."""

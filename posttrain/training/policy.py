@@ -60,6 +60,8 @@ class PolicyObjective:
             "clipped_share": clipped_N.sum(),
             "policy_kl": (old_N - logprobs_N.detach()).sum(),
         }
+        if "sampler_logprobs_N" in batch:
+            sums["sampler_gap"] = (old_N - batch["sampler_logprobs_N"]).abs().sum()
         if "reference_logprobs_N" in batch:
             kl_N = reference_kl(logprobs_N, batch["reference_logprobs_N"])
             sums["reference_kl"] = kl_N.detach().sum()

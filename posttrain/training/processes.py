@@ -52,6 +52,12 @@ class StepBatches(Dataset[dict[str, Any]]):
         own = [first + turn * self.count + self.rank for turn in turns]
         return {"number": step, "batches": [self._batch(number) for number in own]}
 
+    def origins(self, step: int) -> list[str]:
+        """Where the rows of a step were read, those of all processes."""
+        size = self.accumulate * self.count
+        numbers = range(step * size, min((step + 1) * size, len(self.batches)))
+        return [origin for number in numbers for origin in self.batches.origins(number)]
+
     def _batch(self, number: int) -> dict[str, Any]:
         if number < len(self.batches):
             item: dict[str, Any] = self.batches[number]

@@ -37,12 +37,18 @@ class Sample:
     """Answers of one group have one prompt."""
     completion: Completion
     reward: float
+    sampler_logprobs_L: Tensor | None = None
+    """As they were sampled, nats."""
     old_logprobs_L: Tensor | None = None
     """Of the model that wrote it, nats."""
     reference_logprobs_L: Tensor | None = None
     old_values_L: Tensor | None = None
     advantages_L: Tensor | None = None
     returns_L: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.completion.logprobs:
+            self.sampler_logprobs_L = torch.tensor(self.completion.logprobs)
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -174,7 +180,14 @@ def _build_batch(samples: Sequence[Sample], trees: Sequence[Sequence[int]]) -> d
     return batch
 
 
-_TOKEN_FIELDS = ("old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
+_TOKEN_FIELDS = (
+    "sampler_logprobs",
+    "old_logprobs",
+    "reference_logprobs",
+    "old_values",
+    "advantages",
+    "returns",
+)
 
 
 def split_updates(samples: Sequence[Sample], updates: int, seed: int) -> list[list[Sample]]:

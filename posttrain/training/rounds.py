@@ -16,6 +16,7 @@ from posttrain.data.store import ExampleStore
 from posttrain.errors import VerificationError
 from posttrain.logs import say
 from posttrain.models.packed import score_batch
+from posttrain.training.guards.policy import check_logprobs
 from posttrain.training.policy import set_estimated_advantages, set_group_advantages
 from posttrain.training.rewards import Rewards
 from posttrain.training.rollouts import Sample, pack_samples, split_updates, write_samples
@@ -89,6 +90,12 @@ class Rounds:
         kept = json.loads((folder / _COUNTS_FILE).read_text())
         self._counts = [tuple(pair) for pair in kept["counts"]]
         self._taught = kept["taught"]
+        self._round = -1  # its answers were those of other weights
+
+    def origins(self, step: int) -> list[str]:
+        """Where the prompts of a step's round were read."""
+        chosen = self.choose_prompts(step // self.steps_per_round)
+        return [str(self.prompts.origin(index)) for index in chosen]
 
     def tell(self) -> dict[str, float]:
         """Mean metrics of the rounds begun since the last call, or those of the newest."""
@@ -144,7 +151,7 @@ class Rounds:
             Sample(prompts[group], group, completion, reward)
             for group, completion, reward in zip(groups, completions, worth, strict=True)
         ]
-        self._score(model)
+        self._score(model, number * self.steps_per_round + 1)
         if isinstance(self.stage, PpoStage):
             more = set_estimated_advantages(self._samples, self.stage)
             teaches = len(worth) == 1 or len(set(worth)) > 1
@@ -182,14 +189,14 @@ class Rounds:
         if number == 0:
             say("round 1: all answers are worth the same; nothing to learn from in this round")
 
-    def _score(self, model: Any) -> None:
+    def _score(self, model: Any, step: int) -> None:
         """Let the model that wrote the answers, and the reference, score their tokens."""
         if isinstance(self.stage, PpoStage) or self.steps_per_round > 1:
-            self._score_with(model, "old_logprobs_L", "old_values_L")
+            self._score_with(model, step, "old_logprobs_L", "old_values_L")
         if self.reference is not None:
-            self._score_with(self.reference, "reference_logprobs_L", None)
+            self._score_with(self.reference, step, "reference_logprobs_L", None)
 
-    def _score_with(self, model: Any, logprobs: str, values: str | None) -> None:
+    def _score_with(self, model: Any, step: int, logprobs: str, values: str | None) -> None:
         was_training = model.training
         model.eval()
         device = next(model.parameters()).device
@@ -198,6 +205,7 @@ class Rounds:
             on_device = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             with torch.no_grad():
                 scores = score_batch(model, on_device, temperature=self.stage.temperature)
+            check_logprobs(scores.logprobs_N, step, self.origins(step - 1))
             _hand_out(self._samples, batch["order"], logprobs, scores.logprobs_N.split(lengths))
             if values and scores.values_N is not None:
                 _hand_out(self._samples, batch["order"], values, scores.values_N.split(lengths))

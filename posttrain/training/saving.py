@@ -17,7 +17,6 @@ from posttrain.checkpoints import (
     save_errors,
     write_checkpoint,
 )
-from posttrain.config.keeping import HIGHER_IS_BETTER
 from posttrain.config.train import TrainingStage
 from posttrain.errors import PosttrainError
 from posttrain.logs import say
@@ -137,6 +136,11 @@ class Saver:
             if self._uploader:
                 self._uploader.offer(self.folder / checkpoint_name(step))
 
+    def find_best(self) -> int | None:
+        """Step of the best checkpoint; None where nothing was measured."""
+        best = build_ranking(self.stage).choose(list_checkpoints(self.folder))
+        return best[0] if best else None
+
     def _prune(self) -> None:
         damage = prune_checkpoints(
             self.folder,
@@ -152,6 +156,4 @@ class Saver:
 def build_ranking(stage: TrainingStage) -> Ranking:
     """By what a stage's checkpoints are compared."""
     best = stage.keep_best
-    metric = best.metric or stage.validation_metrics[0]
-    higher = best.higher_is_better
-    return Ranking(metric, HIGHER_IS_BETTER[metric] if higher is None else higher, best.count)
+    return Ranking(stage.ranked_by, stage.is_higher_better(stage.ranked_by), best.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ class TrainingJob:
     """What to type to go on after a stop."""
     digest: str = ""
     """Of everything that the stage's result depends on; a checkpoint of another one is refused."""
+    planned_trainable: int | None = None
+    """Parameters that the settings mean to be trained, counted without the model; None where that
+    is not known."""
+    instead: Callable[..., Any] | None = None
+    """What is done with job, model, tokenizer and course in the place of training."""
 
     @property
     def checkpoints(self) -> Path:
@@ -52,7 +58,15 @@ class TrainingSummary:
     total_parameters: int
     moved_share: float
     """Share of trainable tensors that changed."""
+    weight_delta: float
+    """Norm of the trainable weights' change by their norm at the start."""
     earlier_seconds: float
     """Training time of interrupted attempts, as far as their steps were kept."""
+    best_step: int | None = None
+    """Of the best validation; None where nothing was measured."""
+    stopped_early: str = ""
+    """Why the stage ended before its last step, in words; empty where it did not."""
+    skipped_steps: int = 0
+    """That were not applied, and passed over after going back."""
     validation: dict[str, float] = field(default_factory=dict)
     """Figures of the last validation, as ``metrics.jsonl`` calls them."""

@@ -19,18 +19,19 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from torch.utils.data import DataLoader, Subset
+from transformers import PrinterCallback, ProgressCallback
 
-from posttrain.checkpoints import save_errors
-from posttrain.errors import CheckpointError, NonFiniteError
 from posttrain.logs import say
 from posttrain.tracking import MetricsRecorder
 from posttrain.training.batches import take_only
 from posttrain.training.budget import TokenBudget, name_too_large
 from posttrain.training.gauges import Gauges
-from posttrain.training.guards import check_gradients, check_norm
+from posttrain.training.guards.gradients import check_gradients, check_norm
+from posttrain.training.guards.rollback import SpoiltStepError
+from posttrain.training.guards.watch import Guards
 from posttrain.training.interrupt import AbandonedError, StopRequest
+from posttrain.training.model_files import ModelFiles
 from posttrain.training.objective import BatchResult, LanguageObjective, Objective
 from posttrain.training.processes import (
     StepBatches,
@@ -42,7 +43,7 @@ from posttrain.training.saving import Saver
 from posttrain.training.watch import Clock, StepWatch, Window, describe_metrics, describe_step
 
 
-class PackedTrainer(Trainer):
+class PackedTrainer(ModelFiles):
     """Trains a prepared model on packed batches.
 
     Args:
@@ -58,11 +59,10 @@ class PackedTrainer(Trainer):
         stop: Asked after every step.
         tokenizer: Saved with every checkpoint.
         budget: Most tokens that are computed at once.
+        guards: Look at every step.
         gauges: Measure how well the device is used; nothing does where absent.
     """
 
-    apart: tuple[str, ...] = ()
-    """Starts of the names of weights that are kept in files of their own."""
     may_vanish = False
     """Whether the first step's gradient may rightly be 0."""
 
@@ -81,6 +81,7 @@ class PackedTrainer(Trainer):
         stop: StopRequest,
         tokenizer: Any,
         budget: TokenBudget,
+        guards: Guards,
         gauges: Gauges | None = None,
     ) -> None:
         use_cache = getattr(model.config, "use_cache", None)
@@ -91,7 +92,7 @@ class PackedTrainer(Trainer):
             eval_dataset=validation,
             data_collator=take_only,
             processing_class=tokenizer,
-            callbacks=[StepWatch(stop, saver, self._start, self.may_stop)],
+            callbacks=[StepWatch(stop, saver, self._start, self.may_stop), guards],
         )
         # transformers has turned it off, and the exported config would say so for ever.
         if use_cache is not None:  # an encoder has none
@@ -105,6 +106,7 @@ class PackedTrainer(Trainer):
         self.schedule = schedule
         self.recorder = recorder
         self.budget = budget
+        self.guards = guards
         self.gauges = gauges
         self.saver = saver
         self.stop = stop
@@ -115,7 +117,9 @@ class PackedTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """Take the steps in the planned order; the shuffling is in the plan."""
-        return DataLoader(self.train_dataset, collate_fn=take_only)
+        # A stage that has stopped early has no steps left.
+        steps = range(min(self.args.max_steps, len(self.train_dataset)))
+        return DataLoader(Subset(self.train_dataset, steps), collate_fn=take_only)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Build the optimizer that the recipe asks for."""
@@ -142,9 +146,11 @@ class PackedTrainer(Trainer):
             The step's loss, this process's share of it times the number of processes.
 
         Raises:
-            NonFiniteError: The loss of a batch is NaN or infinite; nothing is applied.
+            SpoiltStepError: The loss of a batch is NaN or infinite; nothing is applied.
         """
         batches = self.batches_of(inputs)
+        if self.guards.passes_over(self.state.global_step + 1):
+            return torch.zeros((), device=self.args.device)
         total = self._total_weight(batches)
         batches, losses = self.budget.spend(
             batches,
@@ -156,6 +162,7 @@ class PackedTrainer(Trainer):
             average_gradients(model)
         if not torch.isfinite(losses).all():
             self._refuse(batches, losses)
+        self.guards.look_at_loss(self.state.global_step + 1, losses.sum(), self._describe_step)
         for result, weightless in self._results:
             self._window.add(result, weightless=weightless)
         if self.gauges:
@@ -210,20 +217,26 @@ class PackedTrainer(Trainer):
         """Name the first batch whose loss is not finite.
 
         Raises:
-            NonFiniteError: Always.
+            SpoiltStepError: Always.
         """
         number = int((~torch.isfinite(losses)).nonzero()[0])
-        rows = self._describe_rows(batches[number])
-        raise NonFiniteError(
-            f"step {self.state.global_step + 1}: the loss is {float(losses[number])}; no update "
-            f"was applied. The batch holds {len(rows)} rows, such as {', '.join(rows[:5])}",
-            hint="lower the learning rate, or look at these rows with posttrain inspect",
+        raise SpoiltStepError(
+            self.state.global_step + 1,
+            f"the loss of a batch is {float(losses[number])}; no update was applied",
+            self._describe_rows(batches[number]),
+            hint="lower the learning rate, look at these rows with posttrain inspect, or set "
+            "on_nonfinite: rollback",
         )
 
     def _describe_rows(self, inputs: dict[str, Any]) -> list[str]:
         """Where the rows of a batch were read."""
         rows: list[str] = self.train_dataset.batches.origins(inputs["number"])
         return [rows[tree] for tree in inputs["trees"]] if "trees" in inputs else rows
+
+    def _describe_step(self) -> list[str]:
+        """Where the rows of the step at hand were read, those of all processes."""
+        rows: list[str] = self.train_dataset.origins(self.state.global_step)
+        return rows
 
     def may_stop(self, step: int) -> bool:
         """Whether a run that is asked to stop can be taken up again from this step."""
@@ -238,14 +251,19 @@ class PackedTrainer(Trainer):
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Refuse gradients that are not finite, before clipping makes them all so."""
+        step, rows = self.state.global_step, self._describe_step
+        if self.guards.passes_over(step + 1):
+            return torch.zeros(())
         if not self.is_deepspeed_enabled:
-            norm = check_gradients(model, self.state.global_step, may_vanish=self.may_vanish)
+            norm = check_gradients(self.model, step, may_vanish=self.may_vanish, rows=rows)
+            self.guards.look_at_gradients(self.model, step, norm)
             parameters = [p for p in model.parameters() if p.grad is not None]
             clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm)
             return norm
         # DeepSpeed has shared the gradients out and made its step already; its norm tells.
         norm = super()._clip_grad_norm(model)
-        check_norm(norm, self.state.global_step)
+        check_norm(norm, step, rows)
+        self.guards.look_at_gradients(None, step, norm)
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -253,10 +271,15 @@ class PackedTrainer(Trainer):
         if "loss" not in logs:  # transformers' own end-of-run summary
             return
         step = self.state.global_step
+        steps_before, self._logged_step = self._logged_step, step
+        taken = self.guards.rollbacks.count_taken(steps_before, step)
+        if not taken:
+            return
+        logs["loss"] *= (step - steps_before) / taken  # that of a skipped step counts as 0
         tokens, trained_tokens, epoch = self.schedule.done(step)
         window, self._window = self._window, Window()
         seconds = self.clock.lap()
-        tokens_before, trained_before, _ = self.schedule.done(self._logged_step)
+        tokens_before, trained_before, _ = self.schedule.done(steps_before)
         values = {
             "epoch": epoch,
             **window.means(),
@@ -273,8 +296,8 @@ class PackedTrainer(Trainer):
             "seconds": self.clock.total_seconds,
             "step_seconds": self.clock.total_step_seconds,
         }
-        self._logged_step = step
         self.recorder.record(step, values)
+        self.guards.look_at_metrics(step, values)
         self.state.log_history.append({"step": step, "loss": logs["loss"]})
         per_step = self.clock.seconds / max(step - self._first_step, 1)
         left = per_step * (self.state.max_steps - step)
@@ -294,6 +317,10 @@ class PackedTrainer(Trainer):
         measured = self.eval_dataset is not None and bool(step)
         if measured and (step % self.args.eval_steps == 0 or step == last):
             self._validate()
+            if self.control.should_training_stop:  # transformers would do one more step
+                raise AbandonedError
+        if self.guards.stage.rolls_back and self.guards.found.path is None:
+            self._save_checkpoint(self.model_wrapped, None)  # there must be one to go back to
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the validation loss and every other metric, per unit of weight.
@@ -317,6 +344,8 @@ class PackedTrainer(Trainer):
         means = {name.removeprefix("validation_"): value for name, value in values.items()}
         say(f"step {step}/{self.state.max_steps}  validation  {describe_metrics(means)}".rstrip())
         self.saver.note(step, means)
+        if self.guards.look_at_validation(step, means):
+            self.control.should_training_stop = True
 
     def _score_validation(self) -> dict[str, float]:
         model = self.model_wrapped if self.is_deepspeed_enabled else self.model
@@ -353,46 +382,10 @@ class PackedTrainer(Trainer):
         if self.args.should_save:
             self._save_scaler(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
+            self.guards.save(folder)
             self.write_extras(folder)
 
     def save_abandoned(self) -> None:
         """Write a checkpoint of the last whole step, when the one after it was given up."""
         if self.state.global_step:
             self._save_checkpoint(self.model, None)
-
-    def write_model(self, folder: Path) -> None:
-        """Write the weights with tokenizer and template into a folder that is being built.
-
-        Raises:
-            PosttrainError: They cannot be written.
-        """
-        with save_errors(folder.parent):
-            self.save_model(str(folder), _internal_call=True)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Refuse a checkpoint without all weights; transformers would only warn, of tied ones too.
-
-        Raises:
-            CheckpointError: Names what is missing or unknown.
-        """
-        tied = self.model.all_tied_weights_keys
-        missing = [
-            name
-            for name in load_result.missing_keys
-            if name not in tied and not (self.apart and name.startswith(self.apart))
-        ]
-        if wrong := [*missing, *load_result.unexpected_keys]:
-            raise CheckpointError(
-                f"{self.saver.folder}: {wrong[0]} and {len(wrong) - 1} other weights of the "
-                "checkpoint are missing, or unknown to the model",
-                hint="delete the stage's folder to train it from its beginning",
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if state_dict is not None:
-            # Gathered from several processes, tied weights are copies that would be written twice.
-            tied = getattr(self.model, "all_tied_weights_keys", {})
-            state_dict = {k: v for k, v in state_dict.items() if k not in tied}
-        super()._save(output_dir, state_dict)
-        # A pickle of the arguments: needs arbitrary code to read, and config.json says it all.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)

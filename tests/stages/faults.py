@@ -106,3 +106,42 @@ def _watch(event: str, ending: str, act: Any, *, workers: bool, always: bool = F
         act()
 
     sys.addaudithook(look)
+
+
+def poison_token(token: int, *, gradient: bool = False) -> None:
+    """Turn the embeddings of a batch that holds some token into NaN, in training only.
+
+    Args:
+        token: Its id.
+        gradient: Only what comes back to them.
+    """
+    import torch
+
+    def look(module: Any, arguments: Any, output: Any) -> Any:
+        if not isinstance(module, torch.nn.Embedding) or not torch.is_grad_enabled():
+            return None
+        if not (arguments[0] == token).any():
+            return None
+        if gradient:
+            output.register_hook(lambda grad: grad * float("nan"))
+            return None
+        return output * float("nan")
+
+    torch.nn.modules.module.register_module_forward_hook(look)
+
+
+def spoil_batch(factor: float, number: int) -> None:
+    """Blow up the hidden states of one batch of training, the number-th; its loss jumps."""
+    import torch
+
+    calls = 0
+
+    def look(module: Any, arguments: Any, output: Any) -> Any:
+        nonlocal calls
+        if not torch.is_grad_enabled():
+            return None
+        calls += isinstance(module, torch.nn.Embedding)
+        spoils = calls == number and type(module).__name__.endswith("RMSNorm")
+        return output * factor if spoils else None
+
+    torch.nn.modules.module.register_module_forward_hook(look)

@@ -283,7 +283,8 @@ def test_check_names_the_new_key_of_an_old_one(cli, tmp_path):
 
 
 def test_check_points_an_old_file_with_sections_to_migrate(cli, tmp_path):
-    (tmp_path / "old.yaml").write_text(FINETUNE + "early_stopping_patience: 3\n")
+    more = "early_stopping_patience: 3\n"
+    (tmp_path / "old.yaml").write_text(FINETUNE + more)
     result = cli("check", "old.yaml")
     assert result.returncode == 2
     for number, key in ((4, "data"), (8, "peft"), (10, "training_args")):
@@ -291,7 +292,7 @@ def test_check_points_an_old_file_with_sections_to_migrate(cli, tmp_path):
         assert f"old.yaml:{number}: " in line
         assert "a section of another tool's settings (`posttrain migrate OLD.yaml" in line
         assert "did you mean" not in line
-    assert "`early_stopping_patience`; not needed: all steps are run" in result.stderr
+    assert "here it is `stages.STAGE.early_stopping.patience`" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -456,3 +457,17 @@ def test_each_of_these_by_itself(migrate, line, found, dropped):
     recipe, _, said = migrate(f"model_name_or_path: a/b\ntrain_file: x.jsonl\n{line}\n")
     assert {name: getattr(recipe.stages[0], name) for name in found} == found
     assert (dropped in said) if dropped else ("not carried over" not in said)
+
+
+def test_early_stopping_and_the_best_model_are_carried_over(cli, tmp_path):
+    (tmp_path / "old.yaml").write_text(
+        FLAT
+        + "early_stopping_patience: 4\nearly_stopping_threshold: 0.01\n"
+        + "load_best_model_at_end: true\n"
+    )
+    result = cli("migrate", "old.yaml", "out=new.yaml")
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "new.yaml").read_text()
+    assert "patience: 4" in text
+    assert "min_delta: 0.01" in text
+    assert "final_model: best" in text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,7 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     from posttrain.models.packing import is_encoder
     from posttrain.models.vocabulary import check_vocabulary
     from posttrain.training.arguments import check_passed_on
-    from posttrain.training.batches import build_schedule
     from posttrain.training.model import foresee_attention
-    from posttrain.training.optimizers import check_optimizer
     from posttrain.training.processes import build_deepspeed
 
     build_deepspeed(progress.recipe.parallel)
@@ -62,6 +61,15 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     data = prepare_data(stage.data, tokenizer)
     if data.reused:
         say(f"data: taken from the cache ({data.folder})")
+    _check_data(stage, data, progress.recipe.seed)
+
+
+def _check_data(stage: AnyTrainingStage, data: Any, seed: int) -> None:
+    """Compare a stage's settings with the amount and kind of its data."""
+    from posttrain.training.batches import build_schedule
+    from posttrain.training.guards.start import check_validation
+    from posttrain.training.optimizers import check_optimizer
+
     if isinstance(stage, GrpoStage | PpoStage) and stage.engine == "local":
         from posttrain.training.rewards import check_references
         from posttrain.training.rollouts import check_room
@@ -69,10 +77,11 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
         check_room(stage, data.train)
         for part in (data.train, data.validation):
             check_references(stage.rewards, part)
+    check_validation(stage, len(data.validation))
     if isinstance(stage, FixedDataStage):
         for part in (data.validation, data.train):
             if len(part):
-                steps = build_schedule(part, stage, seed=progress.recipe.seed).steps
+                steps = build_schedule(part, stage, seed=seed).steps
         check_optimizer(stage, steps)
     else:
         check_optimizer(stage, stage.all_steps)
@@ -81,22 +90,20 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
 def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
     """Train, and write the lineage of the model."""
     from posttrain.training.budget import memory_errors
+    from posttrain.training.guards.rollback import ROLLBACKS_FILE
     from posttrain.training.model import foresee_attention
-    from posttrain.training.stage import TrainingJob
 
     progress, folder = context.progress, context.folder
-    start = progress.model_for(stage)
-    recipe = progress.recipe.tuned_for(stage).model_copy(update={"model": start})
     if is_main_process():
         write_json(folder / "environment.json", describe_environment(context.compute))
-    stage = settle_reward_model(stage, progress)
-    job = TrainingJob(recipe, stage, folder, context.compute, context.command, context.digest)
+    job = build_job(stage, context)
+    stage, recipe = job.stage, job.recipe
     if getattr(stage, "engine", "local") == "verl":
         from posttrain.training.verl import export_verl
 
         return {"summary": export_verl(job)}
-    module, function = _TRAINERS[stage.stage]
-    train = getattr(importlib.import_module(module), function)
+    train = find_trainer(stage)
+    job = replace(job, planned_trainable=_plan_trainable(job))
     log = log_file(folder / "train.log") if is_main_process() else contextlib.nullcontext()
     with log, memory_errors(stage.name):
         summary = asdict(train(job))
@@ -112,17 +119,53 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
         {
             "stage": stage.model_dump(mode="json"),
             "tuning": recipe.tuning,
-            "attention": str(foresee_attention(recipe, start)),
-            "parent_model": start.path,
-            "parent_digest": progress.models[parent].digest if parent else start.path,
+            "attention": str(foresee_attention(recipe, recipe.model)),
+            "parent_model": recipe.model.path,
+            "parent_digest": progress.models[parent].digest if parent else recipe.model.path,
             "data_digest": report["digest"],
             "data_files": [source["path"] for source in report["sources"]],
             "seed": recipe.seed,
             "weights": load_json(job.final / "MANIFEST.json")["files"],
+            "rollbacks": load_json(path) if (path := folder / ROLLBACKS_FILE).is_file() else [],
             "environment": describe_environment(context.compute),
         },
     )
     return {"summary": summary, "model": "final"}
+
+
+def build_job(stage: AnyTrainingStage, context: StageContext) -> Any:
+    """Settle what a stage starts from and what it is tuned by.
+
+    Returns:
+        A ``TrainingJob``.
+    """
+    from posttrain.training.stage import TrainingJob
+
+    progress = context.progress
+    start = progress.model_for(stage)
+    recipe = progress.recipe.tuned_for(stage).model_copy(update={"model": start})
+    settled = settle_reward_model(stage, progress)
+    return TrainingJob(
+        recipe, settled, context.folder, context.compute, context.command, context.digest
+    )
+
+
+def _plan_trainable(job: Any) -> int | None:
+    """Parameters that the settings mean to be trained; None where an adapter's folder says it."""
+    from posttrain.models.load import find_model, is_adapter, load_base_config
+    from posttrain.runs.tuning import count_stage_parameters
+
+    model = job.recipe.model
+    if is_adapter(find_model(model.path)):
+        return None
+    return count_stage_parameters(job.recipe, job.stage, load_base_config(model))[1]
+
+
+def find_trainer(stage: AnyTrainingStage) -> Callable[[Any], Any]:
+    """Find the function that trains a kind of stage; it gets the job."""
+    module, function = _TRAINERS[stage.stage]
+    train: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
+    return train
 
 
 def settle_reward_model(stage: Any, progress: Progress) -> Any:

@@ -8,7 +8,7 @@ from posttrain.models.load import load_base_config, load_model
 from posttrain.models.lora import add_lora
 from posttrain.runs.tuning import count_stage_parameters
 from posttrain.runtime import Compute
-from posttrain.training.guards import check_trainable
+from posttrain.training.guards.start import check_trainable
 from posttrain.training.model import build_model
 from posttrain.training.reward import build_reward_model
 from posttrain.training.stage import TrainingJob

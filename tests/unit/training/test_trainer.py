@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 
+from posttrain.checkpoints import FoundCheckpoint
 from posttrain.config.train import SftStage
 from posttrain.data.store import ExampleStore
 from posttrain.errors import NonFiniteError
@@ -22,6 +23,8 @@ from posttrain.tracking import MetricsRecorder
 from posttrain.training.arguments import build_arguments
 from posttrain.training.batches import PlannedBatches, build_schedule
 from posttrain.training.budget import TokenBudget
+from posttrain.training.guards.rollback import Rollbacks
+from posttrain.training.guards.watch import Guards
 from posttrain.training.interrupt import StopRequest
 from posttrain.training.objective import LanguageObjective
 from posttrain.training.processes import StepBatches
@@ -131,6 +134,7 @@ def run(tmp_path: Path, store: ExampleStore, tiny_tokenizer: Any, capsys: Any) -
                 recorder=recorder,
                 stop=stop or StopRequest(),
                 tokenizer=tiny_tokenizer,
+                guards=Guards(stage, Rollbacks(folder, stage), FoundCheckpoint(None, 0, ())),
             )
             trainer.add_callback(peek)
             trainer.train()
@@ -223,10 +227,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_rows(ru
     with torch.no_grad():  # the last example's first token, as an input
         model.get_input_embeddings().weight[int(store.example(7)[0][0])] = math.nan
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with pytest.raises(NonFiniteError, match="the loss is nan; no update was applied") as caught:
+    with pytest.raises(NonFiniteError, match="a batch is nan; no update was applied") as caught:
         run(model, batch_tokens=sum(LENGTHS), learning_rate=1e-3)
     assert "step 1: " in str(caught.value)
-    assert "The batch holds 8 rows, such as rows.jsonl:" in str(caught.value)
+    assert "(8 rows, such as rows.jsonl:" in str(caught.value)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach(), before[name], rtol=0, atol=0, equal_nan=True)
 

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from posttrain.config.train import SftStage
+from posttrain.errors import ConfigError, VerificationError
+from posttrain.training.guards.start import check_optimizer, check_trainable, check_validation
+
+
+@pytest.fixture
+def model():
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+
+def test_parameters_are_counted_and_tied_ones_once(model):
+    assert check_trainable(model) == (26, 26)
+    model[0].weight.requires_grad = False
+    assert check_trainable(model) == (14, 26)
+    tied = torch.nn.Sequential(torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False))
+    tied[1].weight = tied[0].weight
+    assert check_trainable(tied) == (9, 9)
+
+
+def test_a_model_without_trainable_parameters_is_refused(model):
+    model.requires_grad_(False)
+    with pytest.raises(VerificationError, match="no parameter of the model is trainable"):
+        check_trainable(model)
+
+
+def test_another_number_of_trainable_parameters_than_planned_is_refused(model):
+    assert check_trainable(model, 26) == (26, 26)
+    model[0].bias.requires_grad = False
+    with pytest.raises(VerificationError, match="22 parameters of the model are trainable, and th"):
+        check_trainable(model, 26)
+
+
+def test_an_optimizer_without_parameters_is_refused(model):
+    optimizer = torch.optim.AdamW(model.parameters())
+    check_optimizer(model, optimizer)
+    optimizer.param_groups.clear()
+    with pytest.raises(VerificationError, match="the optimizer has no parameters"):
+        check_optimizer(model, optimizer)
+
+
+def test_an_optimizer_that_lacks_a_trainable_weight_is_refused(model):
+    optimizer = torch.optim.AdamW(model[0].parameters())
+    with pytest.raises(VerificationError, match=r"does not have 1\.weight and 1 other trainable"):
+        check_optimizer(model, optimizer)
+
+
+def test_an_optimizer_with_a_frozen_weight_is_refused(model):
+    optimizer = torch.optim.AdamW(model.parameters())
+    model[0].requires_grad_(False)
+    with pytest.raises(VerificationError, match="has 2 weights that are not trainable"):
+        check_optimizer(model, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({"early_stopping": {}}, "early_stopping"), ({"final_model": "best"}, "final_model: best")],
+)
+def test_judging_by_validation_needs_some(settings, key):
+    data = {"sources": [{"path": "rows.jsonl"}]}
+    stage = SftStage.model_validate({"stage": "sft", "data": data, **settings})
+    check_validation(stage, 3)
+    with pytest.raises(ConfigError, match=f"`{key}` looks at validation"):
+        check_validation(stage, 0)
