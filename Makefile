@@ -40,11 +40,11 @@ check: $(VENV)/.installed-dev
 gpu: $(VENV)/.installed-dev
 	$(BIN)/posttrain doctor --attention
 	$(PYTEST) -m gpu --require-gpu
-	$(BIN)/python bench/sft.py --device cuda
+	$(BIN)/python bench/train.py cuda-0.6b cuda-4b-lora cuda-dpo
 
 # TOKENIZER: folder or hub id of a real one; without it the data path is measured in part.
 bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/sft.py
+	$(BIN)/python bench/train.py sft-tiny sft-small8 sft-lora dpo
 	$(BIN)/python bench/data.py $(if $(TOKENIZER),all --tokenizer $(TOKENIZER),packing)
 
 preprocess: $(VENV)/.installed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -12,6 +12,9 @@ class Config(BaseModel):
     """Base of all recipe parts; a string under a field documents it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    # JSON Schemas of what `read_shorthand` takes.
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ()
 
     @classmethod
     def read_shorthand(cls, value: Any) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -70,6 +70,11 @@ class SourceConfig(Config):
 class SplitConfig(Config):
     """Shares held back from training, chosen by content: adding rows moves no other row."""
 
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"type": "string"},
+        {"type": "array", "items": {"type": "number"}},
+    )
+
     validation: Share = 0.0
     """Share whose loss is watched during training."""
     test: Share = 0.0
@@ -108,6 +113,8 @@ class SplitConfig(Config):
 
 class ContaminationConfig(Config):
     """Search the training rows for problems of the evaluation sets."""
+
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ({"type": "string"},)
 
     against: tuple[SourceConfig, ...] = ()
     """The evaluation sets; all that the recipe's `evaluate` stages name where absent."""

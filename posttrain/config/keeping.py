@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
@@ -24,6 +24,8 @@ HIGHER_IS_BETTER = {
 
 class KeepBestConfig(Config):
     """The checkpoints kept for what they are worth; a metric alone stands for the best by it."""
+
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ({"type": "string"},)
 
     metric: str | None = None
     """Validation metric, as `metrics.jsonl` calls it without `validation_`: `loss`, `perplexity`,

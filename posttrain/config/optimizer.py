@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from posttrain.config.base import Config
+from posttrain.config.schedules import NEEDED_OPTIONS, check_options
 from posttrain.config.training_arguments import TrainingArgs
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -61,6 +69,12 @@ class OptimizerConfig(Config):
     """Fields of the installed `transformers.TrainingArguments`, passed on as they are, such as
     `tf32: true`. One that has a key of its own here is an error that names it."""
 
+    @field_validator("schedule_options")
+    @classmethod
+    def _check_options(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        schedule = info.data.get("schedule")  # absent where it has a mistake of its own
+        return check_options(schedule, value) if schedule else value
+
     @model_validator(mode="after")
     def _check_optimizer(self) -> OptimizerConfig:
         for name, users in _USERS.items():
@@ -72,4 +86,10 @@ class OptimizerConfig(Config):
         share_given = self.warmup != type(self).model_fields["warmup"].default
         if self.warmup_steps is not None and share_given:
             raise ValueError("give either `warmup` or `warmup_steps`")
+        needed = NEEDED_OPTIONS.get(self.schedule, ())
+        if needed and len(set(needed) & set(self.schedule_options)) != 1:
+            raise ValueError(
+                f"`schedule: {self.schedule}` needs `schedule_options` with "
+                f"{' or '.join(f'`{name}`' for name in needed)}"
+            )
         return self

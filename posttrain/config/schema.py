@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
+from posttrain.config.base import Config
 from posttrain.config.classes import find_tag, models_of
 from posttrain.config.recipe import Recipe
 
@@ -25,16 +28,30 @@ def build_schema() -> dict[str, Any]:
         "type": "string",
         "description": "Another recipe file whose keys apply where this one is silent.",
     }
-    for model in _all_models(Recipe):
+    for model in all_models(Recipe):
         place = schema if model is Recipe else schema["$defs"][model.__name__]
         for name, text in _field_documentation(model).items():
             place["properties"][name]["description"] = text
+        for name, info in model.model_fields.items():
+            for short in _list_shorthands(info):
+                shown = place["properties"][name]
+                whole = shown.pop("anyOf", None) or [{"$ref": shown.pop("$ref")}]
+                shown["anyOf"] = [*whole, short]
     # With an include, a file by itself may leave out what the other one says.
     del schema["required"]
     return schema
 
 
-def _all_models(root: type[BaseModel]) -> list[type[BaseModel]]:
+def _list_shorthands(info: FieldInfo) -> Iterator[dict[str, Any]]:
+    """Yield the schemas of what may stand in place of the mapping that a field holds."""
+    if get_origin(info.annotation) is not tuple:
+        for model in models_of(info):
+            if issubclass(model, Config):
+                yield from model.shorthands
+
+
+def all_models(root: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return a class of settings and every one inside it."""
     found = [root]
     for model in found:
         for info in model.model_fields.values():
@@ -78,7 +95,7 @@ def build_reference() -> str:
         "Made by `make schema` from the recipe classes; every key here can also be given on the",
         "command line, as `key=value`: `stages.sft.steps=100` reaches the stage named `sft`.",
     ]
-    for model in _all_models(Recipe):
+    for model in all_models(Recipe):
         part = schema if model is Recipe else schema["$defs"][model.__name__]
         summary = inspect.cleandoc(model.__doc__ or "").splitlines()[0]
         lines += ["", f"## {_part_title(model)}", "", summary, ""]

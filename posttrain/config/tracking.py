@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from posttrain.config.base import Config
 
+_NAMES = ("tensorboard", "wandb", "swanlab", "mlflow")
 _SECRETS = ("api_key", "key", "token", "password", "username")
 
 
@@ -95,6 +96,11 @@ class TrackingConfig(Config):
     A list of names, `[tensorboard, swanlab]`, takes these and no others, with their defaults.
     """
 
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"type": "array", "items": {"enum": [*_NAMES]}},
+        {"enum": [*_NAMES, "none"]},
+    )
+
     tensorboard: bool = True
     """Write TensorBoard's event files into the stage's folder."""
     wandb: WandbConfig | None = None
@@ -110,12 +116,11 @@ class TrackingConfig(Config):
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, (list, tuple)):
             return None
-        known = list(cls.model_fields)
         chosen = [name for name in names if name != "none"]
         for name in chosen:
-            if name not in known:
-                near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
-                hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(known)}"
+            if name not in _NAMES:
+                near = difflib.get_close_matches(str(name).lower(), _NAMES, n=1, cutoff=0.5)
+                hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(_NAMES)}"
                 raise ValueError(f"no tracker is called `{name}`; {hint}")
-        switches: dict[str, Any] = {name: {} if name in chosen else None for name in known}
+        switches: dict[str, Any] = {name: {} if name in chosen else None for name in _NAMES}
         return switches | {"tensorboard": "tensorboard" in chosen}

@@ -84,6 +84,8 @@ class PretrainStage(FixedDataStage):
 class MaskConfig(Config):
     """Which tokens an encoder has to find."""
 
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ({"type": "number"},)
+
     share: Share = 0.15
     """Share of the tokens that are to be found."""
     units: Literal["tokens", "words", "spans"] = "tokens"

@@ -30,7 +30,8 @@ from posttrain.evaluation.problems import (
 from posttrain.models.attention import register_attention
 from posttrain.models.attention.choose import settle_attention
 from posttrain.models.load import load_base_config, load_model
-from posttrain.models.packed import check_scorable, prepare_packed
+from posttrain.models.output_layer import check_scorable
+from posttrain.models.packed import prepare_packed
 
 _READERS = {
     "gsm8k": read_gsm8k,

@@ -150,10 +150,10 @@ def _find_targets(model: Any, config: LoraConfig, whole: Sequence[str]) -> list[
     else:
         able = [n for n, m in model.named_modules() if n in linear or is_embedding(m)]
         wanted = find_names(config.targets, able, model, "lora.targets")
-        if head is not None and (name := _name_of(model, head)) in wanted:
+        if config.dora and head is not None and (name := _name_of(model, head)) in wanted:
             raise ConfigError(
-                f"lora.targets: an adapter on the output layer {name} is not supported",
-                hint="leave it out, or name it in lora.train_in_full",
+                f"lora.targets: dora on the output layer {name} is not supported",
+                hint="leave it out, name it in lora.train_in_full, or set lora.dora=false",
             )
     wanted -= set(whole)
     if config.layers is not None:

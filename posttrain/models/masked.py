@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from posttrain.errors import ConfigError
 from posttrain.models.head import score_tokens
-from posttrain.models.packed import MODEL_INPUTS, TokenScores
+from posttrain.models.output_layer import Form, read_layer
+from posttrain.models.packed import TokenScores, model_inputs
 from posttrain.models.packing import is_encoder
 from posttrain.models.padded import join, lay_out, takes_rows
 
@@ -66,13 +67,15 @@ def prepare_masked(model: Any) -> None:
         if "score_positions" not in kwargs:
             return model_forward(*args, **kwargs)
         positions_N, targets_N = kwargs.pop("score_positions"), kwargs.pop("score_targets")
+        upstream_N = kwargs.pop("score_upstream", None)
         if not takes_rows(model):
-            request["places"], request["targets"] = (0, positions_N), targets_N
+            request.update(places=(0, positions_N), targets=targets_N, upstream=upstream_N)
             return model_forward(*args, **kwargs)
         calls = lay_out(model_forward, kwargs["input_ids"], kwargs["segments"], positions_N)
         parts: list[Tensor] = []
         for call in calls:
             request["places"], request["targets"] = call.places, targets_N[call.chosen_n]
+            request["upstream"] = None if upstream_N is None else upstream_N[call.chosen_n]
             output = model_forward(**call.inputs)
             parts.append(output.logits[0])
         output.logits = join(calls, parts)[None]
@@ -88,8 +91,9 @@ def prepare_masked(model: Any) -> None:
     def score(self: Any, hidden: Tensor) -> Tensor:
         if (targets_N := request.pop("targets", None)) is None:
             return head_forward(self, hidden)  # of this very layer: adapters may train a copy
-        bias = getattr(self, "bias", None)
-        return torch.stack(score_tokens(hidden[0], self.weight, bias, targets_N), dim=-1)[None]
+        layer = read_layer(self, hidden[0], Form())
+        scores = score_tokens(hidden[0], layer, targets_N, request.pop("upstream", None))
+        return torch.stack(scores, dim=-1)[None]
 
     model.forward, layers.forward = take_request, keep_scored
     head.forward = MethodType(score, head)
@@ -106,5 +110,5 @@ def score_masked(model: nn.Module, batch: dict[str, Any]) -> TokenScores:
     Returns:
         Scores of the batch's N scored tokens.
     """
-    scores_N3 = model(**{name: batch[name] for name in MODEL_INPUTS}).logits[0]
+    scores_N3 = model(**model_inputs(batch)).logits[0]
     return TokenScores(*scores_N3.unbind(-1))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from posttrain.errors import ConfigError
 from posttrain.models.head import score_tokens
+from posttrain.models.output_layer import plain_logits, read_form, read_layer
 from posttrain.models.padded import join, lay_out, takes_rows
 
 
@@ -28,24 +29,6 @@ class TokenScores(NamedTuple):
     correct_N: Tensor
     values_N: Tensor | None = None
     """Of the value head, where the model has one."""
-
-
-def check_scorable(config: Any) -> None:
-    """Refuse architectures whose logits are not what their output layer gives.
-
-    Args:
-        config: The model's transformers config.
-
-    Raises:
-        ConfigError: The logits are changed after the output layer.
-    """
-    text = config.get_text_config()
-    for field in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(text, field, None) not in (None, 1, 1.0):
-            raise ConfigError(
-                f"model type {text.model_type}: `{field}` changes logits after the output layer",
-                hint="this model cannot be trained here yet",
-            )
 
 
 def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> None:
@@ -63,21 +46,27 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
     if (head := model.get_output_embeddings()) is None:
         raise ConfigError(f"{type(model).__name__} has no output layer to score tokens with")
     request: dict[str, Any] = {}
-    model_forward, head_forward = model.forward, type(head).forward
+    model_forward, form = model.forward, read_form(model.config)
 
     # Not a module hook: peft before 0.21 calls the model's `forward`, which passes hooks by.
     @functools.wraps(model_forward)
     def take_request(*args: Any, **kwargs: Any) -> Any:
         request.clear()  # of a call that failed on its way to the head
-        if "score_positions" in kwargs and takes_rows(model):
-            return score_rows(kwargs)
-        if "score_positions" in kwargs:
+        if "score_positions" not in kwargs:
+            return model_forward(*args, **kwargs)
+        # By now there may be an adapter around it, whose forward would add to our scores.
+        outer = model.get_output_embeddings()
+        if hasattr(outer, "lora_A") and "forward" not in vars(outer):
+            outer.forward = MethodType(score, outer)
+        with plain_logits(model):
+            if takes_rows(model):
+                return score_rows(kwargs)
             kwargs["logits_to_keep"] = kwargs.pop("score_positions")
             request["targets"] = kwargs.pop("score_targets")
+            request["upstream"] = kwargs.pop("score_upstream", None)
             request["temperature"] = kwargs.pop("score_temperature", 1.0)
             # A cache makes transformers drop the packed mask: documents would see each other.
-            kwargs["use_cache"] = False
-        return model_forward(*args, **kwargs)
+            return model_forward(*args, **{**kwargs, "use_cache": False})
 
     def score_rows(kwargs: dict[str, Any]) -> Any:
         calls = lay_out(
@@ -87,6 +76,8 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
         for call in calls:
             request["places"] = call.places
             request["targets"] = kwargs["score_targets"][call.chosen_n]
+            upstream_N = kwargs.get("score_upstream")
+            request["upstream"] = None if upstream_N is None else upstream_N[call.chosen_n]
             request["temperature"] = kwargs.get("score_temperature", 1.0)
             output = model_forward(**call.inputs)
             parts.append(output.logits[0])
@@ -94,16 +85,14 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
         return output
 
     def score(self: nn.Module, hidden: Tensor) -> Tensor:
-        targets_N = request.pop("targets", None)
-        if targets_N is None:
-            return head_forward(self, hidden)  # of this very layer: adapters may train a copy
+        if (targets_N := request.pop("targets", None)) is None:
+            # Of this very layer: adapters may train a copy, or lie around it.
+            return type(self).forward(self, hidden)
         if (places := request.pop("places", None)) is not None:
             hidden = hidden[places][None]
-        weight, bias = _weights(self)
-        cooled = hidden[0]
-        if (temperature := request["temperature"]) != 1.0:
-            cooled, bias = cooled / temperature, None if bias is None else bias / temperature
-        columns: tuple[Tensor, ...] = score_tokens(cooled, weight, bias, targets_N)
+        layer = read_layer(self, hidden[0], form, request["temperature"])
+        upstream_N = request.pop("upstream")
+        columns: tuple[Tensor, ...] = score_tokens(hidden[0], layer, targets_N, upstream_N)
         if value_head is not None:
             with torch.autocast(hidden.device.type, enabled=False):
                 columns = (*columns, value_head(hidden[0].float())[:, 0])
@@ -113,12 +102,14 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
     head.forward = MethodType(score, head)
 
 
-MODEL_INPUTS = ("input_ids", "position_ids", "segments", "score_positions", "score_targets")
-"""Of a batch, what a prepared model is called with."""
+_MODEL_INPUTS = ("input_ids", "position_ids", "segments", "score_positions", "score_targets")
+"""Of a batch, what a prepared model is called with; and ``score_upstream`` where it is known."""
 
 
-def _weights(head: nn.Module) -> tuple[Tensor, Tensor | None]:
-    return head.weight, getattr(head, "bias", None)
+def model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """Take from a batch what a prepared model is called with."""
+    names = [*_MODEL_INPUTS, *(["score_upstream"] if "score_upstream" in batch else [])]
+    return {name: batch[name] for name in names}
 
 
 def score_batch(
@@ -128,12 +119,13 @@ def score_batch(
 
     Args:
         model: Prepared by ``prepare_packed``, possibly wrapped for adapters or several processes.
-        batch: As ``layout.build_batch`` makes it, as tensors; what else it holds is not used.
+        batch: As ``layout.build_batch`` makes it, as tensors; of what else it holds only
+            ``score_upstream``, the ``upstream_N`` of ``head.score_tokens``.
         temperature: What logits are divided by, as in sampling.
 
     Returns:
         Scores of the batch's N scored tokens.
     """
-    inputs = {name: batch[name] for name in MODEL_INPUTS}
+    inputs = model_inputs(batch)
     columns_NC = model(**inputs, score_temperature=temperature).logits[0]
     return TokenScores(*columns_NC.unbind(-1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 
 from markupsafe import Markup
 
@@ -15,7 +16,7 @@ from posttrain.reports.folders import Row, StageFolder
 # Title, training metric, validation metric, whether it is a share of 1.
 _PLOTS = (
     ("Loss", "loss", "validation_loss", False),
-    ("Perplexity", "", "validation_perplexity", False),
+    ("Perplexity", "perplexity", "validation_perplexity", False),
     ("Reward", "reward", "validation_reward", False),
     ("Right answers", "reward_answer", "validation_accuracy", True),
     ("Answers in form", "reward_format", "", True),
@@ -33,9 +34,11 @@ _PLOTS = (
     ("Value loss", "value_loss", "", False),
     ("Learning rate", "learning_rate", "", False),
     ("Gradient norm", "grad_norm", "", False),
+    ("Model FLOPs utilization", "mfu", "", True),
+    ("GPU at work", "gpu_utilization", "", True),
 )
 _PER_TOKEN = ("pretrain", "mlm", "sft", "training")
-_FROM_ZERO = ("learning_rate", "grad_norm", "completion_tokens")
+_FROM_ZERO = ("learning_rate", "grad_norm", "completion_tokens", "mfu", "gpu_utilization")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ def _list_training_facts(stage: StageFolder, config: Row) -> Iterator[tuple[str,
             yield name, formatting.format_count(count)
     if speed := closing.get("tokens_per_second") or last.get("tokens_per_second"):
         yield "Tokens per second", formatting.format_count(speed)
+    _, shares = stage.metrics.series("mfu")
+    if shares:
+        yield "Model FLOPs utilization, median", formatting.format_percent(median(shares))
     trainable, whole = closing.get("trainable_parameters"), closing.get("total_parameters")
     if trainable and whole:
         share = formatting.format_percent(trainable / whole)

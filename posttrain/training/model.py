@@ -13,7 +13,8 @@ from posttrain.models.attention.choose import Attention, settle_attention
 from posttrain.models.freeze import freeze_parts
 from posttrain.models.load import Quantization, load_base_config, load_model
 from posttrain.models.lora import add_lora, describe_adapters, merge_into, widen_norms
-from posttrain.models.packed import check_scorable, prepare_packed
+from posttrain.models.output_layer import check_scorable
+from posttrain.models.packed import prepare_packed
 from posttrain.models.rows import find_rows
 from posttrain.runtime import set_seed
 from posttrain.training.stage import TrainingJob

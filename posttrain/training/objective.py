@@ -54,8 +54,9 @@ class LanguageObjective:
 
     def measure(self, model: Any, batch: dict[str, Any], total_weight: Tensor) -> BatchResult:
         """Score every target."""
-        scores = self.score(model, batch)
         weights_N = batch["score_weights"]
+        # The loss is linear in the log-probabilities, so its derivative is known beforehand.
+        scores = self.score(model, {**batch, "score_upstream": -weights_N / total_weight})
         loss = weighted_nll(scores.logprobs_N, weights_N, total_weight=total_weight)
         with torch.no_grad():
             sums = {

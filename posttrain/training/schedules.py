@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from typing import Any
-
 from posttrain.config.optimizer import OptimizerConfig
 from posttrain.errors import ConfigError
-
-_OURS = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
 def scheduler_name(stage: OptimizerConfig) -> str:
@@ -50,12 +44,11 @@ def plan_rates(stage: OptimizerConfig, steps: int) -> list[float]:
         The rates, [steps].
 
     Raises:
-        ConfigError: Options that the schedule does not know or cannot use.
+        ConfigError: Options that do not fit learning rate and steps.
     """
     import torch
     from transformers import get_scheduler
 
-    _check_option_names(stage)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=stage.learning_rate)
     try:
         scheduler = get_scheduler(
@@ -70,8 +63,7 @@ def plan_rates(stage: OptimizerConfig, steps: int) -> list[float]:
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(
             f"`schedule: {stage.schedule}` with `schedule_options: {stage.schedule_options}`: "
-            f"{error}",
-            hint=_describe_options(stage),
+            f"{error}"
         ) from error
     if not max(rates) > 0 or min(rates) < 0:
         raise ConfigError(
@@ -80,28 +72,3 @@ def plan_rates(stage: OptimizerConfig, steps: int) -> list[float]:
             hint="look at warmup, warmup_steps and schedule_options",
         )
     return rates
-
-
-def _find_options(stage: OptimizerConfig) -> dict[str, inspect.Parameter]:
-    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
-    from transformers.trainer_utils import SchedulerType
-
-    function: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(scheduler_name(stage))]
-    found = inspect.signature(function).parameters
-    return {name: option for name, option in found.items() if name not in _OURS}
-
-
-def _check_option_names(stage: OptimizerConfig) -> None:
-    known = _find_options(stage)
-    for name in stage.schedule_options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            raise ConfigError(
-                f"`schedule_options.{name}`: `schedule: {stage.schedule}` has no such option",
-                hint=f"did you mean `{near[0]}`?" if near else _describe_options(stage),
-            )
-
-
-def _describe_options(stage: OptimizerConfig) -> str:
-    known = _find_options(stage)
-    return f"its options: {', '.join(known)}" if known else "it has no options"

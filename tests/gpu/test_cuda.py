@@ -78,3 +78,20 @@ def test_bf16_training_on_cuda_learns(tuning, tmp_path, monkeypatch):
     folder = run_recipe(build_recipe(values, ["compute.device=cuda"], "test"), "")
     summary = load_json(folder / "sft" / "stage.json")["summary"]
     assert summary["loss_last"] < summary["loss_first"]
+
+
+def test_a_gpu_tells_its_memory_load_power_and_temperature():
+    import torch
+
+    from posttrain.devices import find_peak, read_load
+    from posttrain.runtime import Compute
+
+    held = torch.ones(2**26, device="cuda")
+    load = read_load()
+    assert load["memory_bytes"] >= load["gpu_allocated_bytes"] >= held.nbytes
+    assert load["gpu_reserved_bytes"] >= load["gpu_allocated_bytes"]
+    assert 0 <= load["gpu_utilization"] <= 1
+    assert 5 < load["gpu_power_watts"] < 2_000
+    assert 10 < load["gpu_temperature_celsius"] < 120
+    bf16, fp32 = (find_peak(Compute("cuda", p, 1, "test")) for p in ("bf16", "fp32"))
+    assert bf16.flops > fp32.flops > 1e12

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import yaml
 
-from posttrain.config.schema import build_schema
+from posttrain.config.recipe import Recipe
+from posttrain.config.schema import all_models, build_schema
+from posttrain.config.tracking import TrackingConfig
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 # Where the name and the type say all, and a part whose class says it.
@@ -71,3 +73,19 @@ def test_schema_refuses_unknown_keys_everywhere():
 
     assert schema["additionalProperties"] is False
     assert all(d["additionalProperties"] is False for d in schema["$defs"].values())
+
+
+def test_an_editor_takes_what_a_recipe_takes_in_place_of_a_mapping():
+    schema = build_schema()
+    mlm = schema["$defs"]["MlmStage"]["properties"]
+    split = schema["$defs"]["TextDataConfig"]["properties"]["split"]
+
+    assert mlm["mask"]["anyOf"] == [{"$ref": "#/$defs/MaskConfig"}, {"type": "number"}]
+    assert {"type": "string"} in split["anyOf"]
+    names = schema["properties"]["tracking"]["anyOf"][1]["items"]["enum"]
+    assert names == list(TrackingConfig.model_fields)
+
+
+def test_every_class_with_a_short_form_says_what_it_looks_like():
+    for model in all_models(Recipe):
+        assert bool(model.shorthands) == ("read_shorthand" in vars(model)), model

@@ -306,7 +306,30 @@ def test_unknown_targets_are_answered_with_the_names_there_are(make_model):
     assert "\n" not in str(raised.value)
 
 
+def test_dora_on_the_output_layer_is_refused(make_model):
+    config = LoraConfig(targets=("q_proj", "lm_head"), dora=True)
+    with pytest.raises(ConfigError, match="dora on the output layer lm_head is not supported"):
+        add_lora(make_model(), config)
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_an_adapter_on_the_output_layer_is_refused(make_model, tied):
-    with pytest.raises(ConfigError, match="on the output layer lm_head is not supported"):
-        add_lora(make_model(tie_word_embeddings=tied), LoraConfig(targets=("q_proj", "lm_head")))
+def test_an_adapter_on_the_output_layer_scores_as_the_merged_model_does(make_model, tied):
+    import numpy as np
+
+    model = make_model(tie_word_embeddings=tied, attn_implementation="posttrain_sdpa")
+    prepare_packed(model)
+    wrapped = add_lora(model, LoraConfig(rank=2, targets=("q_proj", "lm_head"))).eval()
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    ids = np.array([5, 6, 7, 8])
+    packed = build_batch([Segment(ids, np.array([0.0, 1.0, 1.0, 1.0]))]).items()
+    batch = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in packed}
+    found = score_batch(wrapped, batch).logprobs_N.detach()
+    merged = merge_into(wrapped)
+    merged.set_attn_implementation("sdpa")
+    with torch.no_grad():
+        logp = merged(torch.from_numpy(ids)[None]).logits[0, :-1].log_softmax(-1)
+    expected = logp.gather(-1, torch.from_numpy(ids[1:])[:, None])[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

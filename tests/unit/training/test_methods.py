@@ -129,7 +129,8 @@ def start_from(job, model: Path, name: str, tuning: str):
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("method", ["pretrain", "mlm-bert", "mlm-modernbert", "reward", "dpo"])
 def test_resume_continues_bit_for_bit(make, method, tuning, tmp_path, capsys):
-    job = make(method, "unbroken", recipe=LORA if tuning == "lora" else {})
+    spans = {"mask": {"units": "spans"}} if method == "mlm-modernbert" else {}
+    job = make(method, "unbroken", recipe=LORA if tuning == "lora" else {}, **spans)
     summary = train(job)
     copy = replace(job, folder=tmp_path / "copy")
     shutil.copytree(job.folder, copy.folder, symlinks=True)

@@ -1,14 +1,17 @@
 """The course of the learning rate: transformers' own, planned, checked, gone on with."""
 
+import inspect
 import itertools
 from typing import Any, get_args
 
 import pytest
 import torch
 from transformers import get_scheduler
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import SchedulerType
 
 from posttrain.config.optimizer import OptimizerConfig
+from posttrain.config.schedules import SCHEDULE_OPTIONS
 from posttrain.errors import ConfigError
 from posttrain.training.schedules import count_warmup, plan_rates
 
@@ -51,6 +54,14 @@ def test_every_schedule_of_transformers_is_offered_or_left_out_for_a_reason():
     # Those two follow what is measured, so that nothing could be planned.
     left_out = {"reduce_lr_on_plateau", "greedy", "constant_with_warmup"}
     assert {kind.value for kind in SchedulerType} - offered <= left_out
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_are_those_of_the_installed_function(name):
+    theirs = "constant_with_warmup" if name == "constant" else name
+    function = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(theirs)]
+    ours = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    assert set(inspect.signature(function).parameters) - ours == set(SCHEDULE_OPTIONS[name])
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -110,26 +121,9 @@ def test_a_share_of_the_steps_is_a_warm_up_too():
         count_warmup(OptimizerConfig(warmup_steps=20), 20)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "options", "message"),
-    [
-        ("cosine_with_restarts", {"num_cylces": 2}, "did you mean `num_cycles`"),
-        ("cosine", {"timescale": 2}, "no such option"),
-        ("constant", {"num_cycles": 2}, "it has no options"),
-        ("cosine_with_min_lr", {}, "min_lr"),
-        ("cosine_with_min_lr", {"min_lr": 0.1, "min_lr_rate": 0.1}, "Only one"),
-        ("polynomial", {"lr_end": 0.5}, "lr_end"),
-        ("polynomial", {"power": "two"}, "polynomial"),
-        ("warmup_stable_decay", {}, "num_decay_steps"),
-        ("warmup_stable_decay", {"num_decay_steps": 3, "decay_type": "steep"}, "decay type"),
-        ("polynomial", {"lr_end": -1.0}, "must not be below 0"),
-    ],
-)
-def test_options_are_tried_before_anything_is_spent(schedule, options, message):
-    stage = stage_for(schedule, schedule_options=options)
-    with pytest.raises(ConfigError) as caught:
-        plan_rates(stage, STEPS)
-    assert message in f"{caught.value} {caught.value.hint}"
+def test_options_that_do_not_fit_the_rate_are_found_before_anything_is_spent():
+    with pytest.raises(ConfigError, match="lr_end"):
+        plan_rates(stage_for("polynomial", schedule_options={"lr_end": 0.5}), STEPS)
 
 
 def test_one_step_that_is_all_warm_up_is_refused():
