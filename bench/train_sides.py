@@ -130,7 +130,11 @@ def repeat_prompts() -> None:
     from posttrain.data.store import ExampleStore
     from posttrain.layout import Segment
 
-    shared = ExampleStore.tree
+    shared, lengths = ExampleStore.tree, ExampleStore.lengths
+
+    def longer(store: Any) -> Any:
+        firsts = [len(shared(store, i)[0].token_ids) for i in range(len(store))]
+        return lengths.fget(store) + np.array(firsts, dtype=np.int64) + 1
 
     def tree(store: Any, index: int) -> list[Segment]:
         prompt, *answers = shared(store, index)
@@ -143,7 +147,8 @@ def repeat_prompts() -> None:
         ]
         return [Segment(prompt.token_ids[:1], np.zeros(1)), *rows]
 
-    ExampleStore.tree = tree  # type: ignore[method-assign]
+    ExampleStore.tree = tree
+    ExampleStore.lengths = property(longer)
 
 
 def run_ours_flat(options: dict[str, Any]) -> None:

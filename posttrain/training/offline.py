@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain.data.prepare import PreparedData
 from posttrain.data.store import ExampleStore
+from posttrain.models.compile import compile_parts
 from posttrain.models.load import load_tokenizer
 from posttrain.runtime import rank, world_size
 from posttrain.training.batches import Finish, PlannedBatches, build_schedule
@@ -54,6 +55,12 @@ def train_offline(
     data = load_data(job, tokenizer)
     schedule = build_schedule(data.train, job.stage, seed=job.recipe.seed, processes=world_size())
     model = load(job)
+    compile_parts(
+        model,
+        job.recipe.compute.compile,
+        device=job.compute.device,
+        tokens=int(schedule.batch_size_tokens.sum()),
+    )
     method = build_method(job, model, data)
     validation = None
     if len(data.validation):
