@@ -135,7 +135,7 @@ def _plan_sharing(parallel: ParallelConfig, memory: MemoryEstimate) -> str:
 
 def _plan_batches(stage: FixedDataStage, data: PreparedData, schedule: Schedule) -> Iterator[str]:
     batches, tokens = len(schedule.batches), int(schedule.batch_size_tokens.sum())
-    passes = schedule.done(schedule.steps)[2]
+    passes = schedule.done(schedule.steps).epochs
     per_pass = int(data.train.lengths.sum())
     yield (
         f"  tokens      {len(data.train):,} examples x {per_pass / len(data.train):.1f} tokens = "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,20 @@ from posttrain.config.train import FixedDataStage
 from posttrain.data.pack import plan_batches
 from posttrain.data.store import ExampleStore
 from posttrain.errors import ConfigError
+
+
+class Done(NamedTuple):
+    """What a number of steps amounts to."""
+
+    steps: int
+    """Optimizer steps."""
+    tokens: int
+    trained_tokens: int
+    """Tokens with loss."""
+    epochs: float
+    """Passes over the data."""
+    examples: int
+    """Examples seen; one that came twice counts twice."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +50,16 @@ class Schedule:
         """Optimizer steps; the last one may have fewer batches."""
         return -(-len(self.batches) // self.batches_per_step)
 
-    def done(self, steps: int) -> tuple[int, int, float]:
-        """Tokens, tokens with loss, and passes over the data after a number of steps."""
+    def done(self, steps: int) -> Done:
+        """What is behind after a number of optimizer steps."""
         count = min(steps * self.batches_per_step, len(self.batches))
         seen = sum(len(batch) for batch in self.batches[:count])
-        return (
+        return Done(
+            steps,
             int(self.batch_size_tokens[:count].sum()),
             int(self.batch_trained_tokens[:count].sum()),
             seen / self.examples,
+            seen,
         )
 
 

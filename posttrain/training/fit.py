@@ -17,6 +17,7 @@ from posttrain.logs import say
 from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
 from posttrain.training.arguments import build_arguments
+from posttrain.training.batches import Done
 from posttrain.training.budget import TokenBudget
 from posttrain.training.gauges import Gauges
 from posttrain.training.guards.rollback import Rollbacks, SpoiltStepError
@@ -45,8 +46,8 @@ class Schedule(Protocol):
     def steps(self) -> int:
         """Optimizer steps of the whole stage."""
 
-    def done(self, steps: int) -> tuple[int, int, float]:
-        """Tokens, tokens with loss, and passes over the data after a number of steps."""
+    def done(self, steps: int) -> Done:
+        """What is behind after a number of optimizer steps."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def fit(
     parameters = check_trainable(model, job.planned_trainable)
     watch = WeightWatch(model)
     trainer = _train(job, model, tokenizer, course, trainer_class)
-    done = Done(trainer.state.global_step, *course.schedule.done(trainer.state.global_step)[:2])
+    done = course.schedule.done(trainer.state.global_step)
     best = trainer.take_best() if job.stage.keeps_best else None
     change = watch.check_moved(trainer.model)
     for line in describe_change(change):
@@ -100,15 +101,6 @@ def fit(
     trainer.saver.finish(job.final)
     summary = _summarize(trainer, done, parameters, change)
     return replace(summary, validation=_find_validation(job, best))
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a stage has done when it ends."""
-
-    steps: int
-    tokens: int
-    trained_tokens: int
 
 
 def _train(

@@ -16,6 +16,7 @@ from posttrain.data.store import ExampleStore
 from posttrain.errors import VerificationError
 from posttrain.logs import say
 from posttrain.models.packed import score_batch
+from posttrain.training.batches import Done
 from posttrain.training.guards.policy import check_logprobs
 from posttrain.training.policy import set_estimated_advantages, set_group_advantages
 from posttrain.training.rewards import Rewards
@@ -74,11 +75,12 @@ class Rounds:
         """Make a number of steps up to whole rounds."""
         return -(-steps // self.steps_per_round) * self.steps_per_round
 
-    def done(self, steps: int) -> tuple[int, int, float]:
-        """Tokens, completion tokens, and passes over the prompts after a number of steps."""
+    def done(self, steps: int) -> Done:
+        """What is behind after a number of optimizer steps; an example is an answer."""
         tokens, trained = self._counts[steps - 1] if steps else (0, 0)
-        seen = steps / self.steps_per_round * self.stage.prompts_per_rollout
-        return tokens, trained, seen / len(self.prompts.epoch(0))
+        prompts = steps / self.steps_per_round * self.stage.prompts_per_rollout
+        passes = prompts / len(self.prompts.epoch(0))
+        return Done(steps, tokens, trained, passes, round(prompts * self.stage.completions))
 
     def save(self, folder: Path) -> None:
         """Keep the counts with a checkpoint."""

@@ -276,12 +276,11 @@ class PackedTrainer(ModelFiles):
         if not taken:
             return
         logs["loss"] *= (step - steps_before) / taken  # that of a skipped step counts as 0
-        tokens, trained_tokens, epoch = self.schedule.done(step)
+        before, done = self.schedule.done(steps_before), self.schedule.done(step)
         window, self._window = self._window, Window()
         seconds = self.clock.lap()
-        tokens_before, trained_before, _ = self.schedule.done(steps_before)
         values = {
-            "epoch": epoch,
+            "epoch": done.epochs,
             **window.means(),
             **self.extra_metrics(),
             **self._perplexity(logs["loss"]),
@@ -289,10 +288,11 @@ class PackedTrainer(ModelFiles):
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm", 0.0),
-            "tokens": tokens,
-            "trained_tokens": trained_tokens,
-            "tokens_per_second": (tokens - tokens_before) / seconds,
-            "trained_tokens_per_second": (trained_tokens - trained_before) / seconds,
+            "tokens": done.tokens,
+            "trained_tokens": done.trained_tokens,
+            "tokens_per_second": (done.tokens - before.tokens) / seconds,
+            "trained_tokens_per_second": (done.trained_tokens - before.trained_tokens) / seconds,
+            "examples_per_second": (done.examples - before.examples) / seconds,
             "seconds": self.clock.total_seconds,
             "step_seconds": self.clock.total_step_seconds,
         }

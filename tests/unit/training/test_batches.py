@@ -37,8 +37,13 @@ def test_one_epoch_takes_every_example_once_and_adds_up(store):
     assert schedule.batch_size_tokens.sum() == sum(LENGTHS)
     assert schedule.batch_trained_tokens.sum() == sum(LENGTHS) - len(LENGTHS)
     assert schedule.batch_size_tokens.max() <= 12
-    assert schedule.done(schedule.steps) == (sum(LENGTHS), sum(LENGTHS) - len(LENGTHS), 1.0)
-    assert schedule.done(0) == (0, 0, 0.0)
+    assert schedule.done(schedule.steps) == (
+        sum(LENGTHS),
+        sum(LENGTHS) - len(LENGTHS),
+        1.0,
+        len(LENGTHS),
+    )
+    assert schedule.done(0) == (0, 0, 0, 0.0, 0)
 
 
 def test_a_last_step_may_have_fewer_batches(store):
@@ -46,7 +51,7 @@ def test_a_last_step_may_have_fewer_batches(store):
     assert len(schedule.batches) % 4
     assert schedule.steps == len(schedule.batches) // 4 + 1
     assert (
-        schedule.done(schedule.steps - 1)[0]
+        schedule.done(schedule.steps - 1).tokens
         == schedule.batch_size_tokens[: 4 * (schedule.steps - 1)].sum()
     )
 

@@ -226,7 +226,14 @@ def room_for(tokens, *, from_call=0):
         handle.remove()
 
 
-TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second", "mfu"}
+TIMES = {
+    "seconds",
+    "step_seconds",
+    "tokens_per_second",
+    "trained_tokens_per_second",
+    "examples_per_second",
+    "mfu",
+}
 TIMES |= {"memory_bytes"}
 
 

@@ -29,7 +29,13 @@ from posttrain.training.reward import train_reward
 from posttrain.training.sft import train_sft
 from tests.encoders import save_encoder
 
-TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
+TIMES = {
+    "seconds",
+    "step_seconds",
+    "tokens_per_second",
+    "trained_tokens_per_second",
+    "examples_per_second",
+}
 TIMES |= {"mfu", "memory_bytes"}
 LORA = {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.2}}
 ANIMALS = ("cat", "dog", "hen", "cow", "fox", "owl")

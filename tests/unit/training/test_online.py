@@ -28,7 +28,13 @@ from posttrain.training.online import train_online
 from posttrain.training.reward import train_reward
 from posttrain.training.rounds import Rounds
 
-TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
+TIMES = {
+    "seconds",
+    "step_seconds",
+    "tokens_per_second",
+    "trained_tokens_per_second",
+    "examples_per_second",
+}
 TIMES |= {"mfu", "memory_bytes"}
 LORA = {"tuning": "lora", "lora": {"rank": 4}}
 

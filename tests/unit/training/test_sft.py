@@ -24,7 +24,13 @@ TUNINGS = {
     # Dropout, so that the random state matters too.
     "lora": {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.2}},
 }
-TIMES = {"seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second"}
+TIMES = {
+    "seconds",
+    "step_seconds",
+    "tokens_per_second",
+    "trained_tokens_per_second",
+    "examples_per_second",
+}
 TIMES |= {"mfu", "memory_bytes"}
 
 
