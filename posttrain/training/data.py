@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.audit import AuditCheck, describe_audit
+from posttrain.data.audit import AuditCheck, check_audit, describe_audit
 from posttrain.data.prepare import PreparedData, prepare_data
 from posttrain.files import publish_folder
 from posttrain.logs import say
@@ -15,8 +15,13 @@ from posttrain.training.stage import TrainingJob
 
 
 def load_data(job: TrainingJob, tokenizer: object) -> PreparedData:
-    """Prepare a stage's data or take it from the cache; every process may ask at once."""
+    """Prepare a stage's data or take it from the cache; every process may ask at once.
+
+    Raises:
+        DataError: The mask audit found damage.
+    """
     data = prepare_data(job.stage.data, tokenizer)
+    check_audit([AuditCheck(**check) for check in data.report["audit"]])
     describe_data(data)
     if is_main_process():
         _copy_data_report(data, job.folder / "data")

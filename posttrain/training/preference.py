@@ -21,6 +21,7 @@ from torch import Tensor
 from posttrain.config.train import DpoStage
 from posttrain.data.prepare import PreparedData
 from posttrain.data.store import ExampleStore
+from posttrain.errors import VerificationError
 from posttrain.files import digest_json, load_json, publish_folder, write_json
 from posttrain.logs import Progress, format_duration, say
 from posttrain.models.packed import score_batch
@@ -38,6 +39,7 @@ def train_dpo(job: TrainingJob) -> TrainingSummary:
 
 def _build_method(job: TrainingJob, model: Any, data: PreparedData) -> Method:
     train_E2, validation_E2 = load_reference(job, model, data)
+    check_reference(job, model, data.train, train_E2)
     return Method(PreferenceObjective(job.stage), _add(train_E2), _add(validation_E2))
 
 
@@ -177,17 +179,52 @@ def _score_store(job: TrainingJob, model: Any, store: ExampleStore) -> np.ndarra
     if not len(store):
         return found_E2
     batches = PlannedBatches(store, plan_once(job, store))
-    device = job.compute.device
     progress = Progress("scoring with the reference", len(batches), "batches")
-    with (
-        torch.no_grad(),
-        torch.autocast(device, torch.bfloat16, enabled=job.compute.precision == "bf16"),
-    ):
-        for number, examples in enumerate(batches.batches):
-            batch = {
-                name: value.to(device) if isinstance(value, Tensor) else value
-                for name, value in batches[number].items()
-            }
-            found_E2[examples] = score_answers(model, batch)[0].float().cpu().numpy()
-            progress.update(number)
+    for number, examples in enumerate(batches.batches):
+        found_E2[examples] = _score(job, model, batches[number])[0]
+        progress.update(number)
     return found_E2
+
+
+def check_reference(
+    job: TrainingJob, model: Any, store: ExampleStore, reference_E2: np.ndarray[Any, Any]
+) -> None:
+    """Refuse a reference that the model does not start from: its first ratios must be 1.
+
+    Args:
+        job: The stage.
+        model: Before its first step.
+        store: Training pairs.
+        reference_E2: Log-probabilities of the reference, [examples, 2], nats.
+
+    Raises:
+        VerificationError: A pair of the first batch is scored differently.
+    """
+    model.eval().to(job.compute.device)
+    batches = PlannedBatches(store, plan_once(job, store)[:1])
+    logprobs_P2, tokens_P2 = _score(job, model, batches[0])
+    gaps_P = (np.abs(logprobs_P2 - reference_E2[batches.batches[0]]) / tokens_P2).max(axis=1)
+    tolerance = _TOLERANCES[job.compute.precision]
+    if not gaps_P.max() <= tolerance:  # NaN too
+        worst = batches.origins(0)[int(np.nan_to_num(gaps_P, nan=np.inf).argmax())]
+        raise VerificationError(
+            f"{worst}: before the first step, model and reference differ by {gaps_P.max():.3g} "
+            f"nats per token (at most {tolerance:g}); they should be the same model",
+            hint=f"delete {job.folder / 'reference'} to score the pairs anew",
+        )
+
+
+# Of the mean per token: what differently packed batches may change, by number format.
+_TOLERANCES = {"fp32": 1e-3, "bf16": 5e-2}
+
+
+def _score(
+    job: TrainingJob, model: Any, packed: dict[str, Any]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Score a batch without learning from it; see ``score_answers``."""
+    device = job.compute.device
+    bf16 = job.compute.precision == "bf16"
+    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in packed.items()}
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
+        logprobs_P2, tokens_P2 = score_answers(model, batch)
+    return logprobs_P2.float().cpu().numpy(), tokens_P2.cpu().numpy()

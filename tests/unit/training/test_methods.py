@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from posttrain.config.load import build_recipe
-from posttrain.errors import CheckpointError, ConfigError
+from posttrain.errors import CheckpointError, ConfigError, VerificationError
 from posttrain.models.heads import load_reward_model, score_trees
 from posttrain.models.load import find_model
 from posttrain.models.lora import quiet_peft
@@ -179,6 +179,16 @@ def test_held_out_pair_accuracy_rises(make, method, rate, tuning):
     assert summary.validation["validation_pair_accuracy"] == 1.0
     assert summary.validation["validation_margin"] > 0
     assert summary.validation["validation_loss"] < np.log(2) - 0.1
+
+
+def test_a_reference_that_is_not_the_starting_model_is_refused(make):
+    job = make("dpo", steps=1)
+    train_dpo(job)
+    shutil.rmtree(job.final)
+    path = job.folder / "reference" / "train.npy"
+    np.save(path, np.load(path) - 5)
+    with pytest.raises(VerificationError, match=r"model and reference differ by .* nats"):
+        train_dpo(job)
 
 
 def test_dpo_starts_where_policy_and_reference_agree(make):

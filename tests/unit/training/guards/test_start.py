@@ -1,8 +1,14 @@
+import shutil
+
 import pytest
 import torch
 
+from posttrain.checkpoints import load_manifest, write_manifest
 from posttrain.config.train import SftStage
-from posttrain.errors import ConfigError, VerificationError
+from posttrain.errors import ConfigError, DataError, VerificationError
+from posttrain.files import load_json, write_json
+from posttrain.models.load import load_tokenizer
+from posttrain.training.data import load_data
 from posttrain.training.guards.start import check_optimizer, check_trainable, check_validation
 
 
@@ -64,3 +70,19 @@ def test_judging_by_validation_needs_some(settings, key):
     check_validation(stage, 3)
     with pytest.raises(ConfigError, match=f"`{key}` looks at validation"):
         check_validation(stage, 0)
+
+
+def test_data_whose_audit_found_damage_are_not_trained_on(make_job):
+    job = make_job()
+    tokenizer = load_tokenizer(job.recipe.model)
+    data = load_data(job, tokenizer)
+    found = load_json(data.folder / "report.json")
+    found["audit"][0]["failures"] = 3
+    write_json(data.folder / "report.json", found)
+    details = load_manifest(data.folder)
+    write_manifest(data.folder, {k: v for k, v in details.items() if k != "files"})
+    try:
+        with pytest.raises(DataError, match="mask audit: 3 of 40 rows fail"):
+            load_data(job, tokenizer)
+    finally:  # other tests have the same cache
+        shutil.rmtree(data.folder)
