@@ -108,6 +108,7 @@ OLD_NAMES: dict[str, str] = {
     "per_device_train_batch_size": "stages.STAGE.batch_tokens",
     "train_micro_batch_size_per_gpu": "stages.STAGE.batch_tokens",
     "batch_size": "stages.STAGE.batch_tokens",
+    "auto_find_batch_size": "stages.STAGE.batch_tokens",
     "gradient_accumulation_steps": "stages.STAGE.accumulate",
     "learning_rate": "stages.STAGE.learning_rate",
     "actor_lr": "stages.STAGE.learning_rate",

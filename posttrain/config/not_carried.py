@@ -55,7 +55,6 @@ NOT_NEEDED: dict[str, str] = {
     "dataloader_drop_last": _PLANNED,
     "data_seed": "the data order follows `seed`",
     "train_sampling_strategy": _PLANNED,
-    "auto_find_batch_size": _PLANNED,
     "ignore_data_skip": "a resumed run goes on with exactly the batches that are left",
     "accelerator_config": _PLANNED,
     "label_names": "a packed batch lists its targets itself",

@@ -34,8 +34,9 @@ class TrainingStage(OptimizerConfig, GuardedStage):
     """Of this stage, instead of the recipe's."""
     freeze: tuple[ModulePattern, ...] | None = None
     """Of this stage, instead of the recipe's."""
-    batch_tokens: PositiveInt = 8192
-    """Most tokens in one packed batch on one device; nothing is padded."""
+    batch_tokens: PositiveInt | Literal["auto"] = 8192
+    """Most tokens in one packed batch on one device; nothing is padded. `auto`, of training on
+    fixed rows, takes what should fit into memory; the number is settled once for a stage."""
     activation_checkpointing: bool = False
     """Compute activations twice and keep fewer of them: less memory, slower."""
     log_every_steps: PositiveInt = 10
@@ -185,6 +186,8 @@ class OnlineStage(TrainingStage):
     validation_metrics = ("reward", "accuracy")
 
     data: PromptDataConfig
+    batch_tokens: PositiveInt = 8192
+    """Most tokens in one packed batch; nothing is padded."""
     rewards: RewardsConfig = RewardsConfig()
     """What an answer is worth."""
     engine: Literal["local", "verl"] = "local"

@@ -141,7 +141,8 @@ def _list_settings(settings: Row, config: Row) -> Iterator[tuple[str, str]]:
         schedule = settings.get("schedule", "")
         yield "Learning rate", f"{settings['learning_rate']:g} {schedule}".strip()
     if batch := settings.get("batch_tokens"):
-        yield "Batch", f"{batch:,} tokens × {settings.get('accumulate', 1)}"
+        size = "as fits" if batch == "auto" else f"{batch:,} tokens"
+        yield "Batch", f"{size} × {settings.get('accumulate', 1)}"
     if settings and not settings.get("steps") and settings.get("epochs"):
         yield "Epochs", f"{settings['epochs']:g}"
     if settings and config.get("tuning") == "lora":

@@ -17,6 +17,7 @@ from posttrain.models.load import load_base_config
 from posttrain.models.memory import MemoryEstimate, estimate_memory, weigh_cache
 from posttrain.runs.prepare import prepare_stages
 from posttrain.runs.rehearsal import build_round, rehearse_step
+from posttrain.runs.room import find_batch_tokens
 from posttrain.runs.tuning import count_stage_parameters, settle_tuning
 from posttrain.training.batches import Schedule, build_schedule
 from posttrain.training.model import foresee_attention
@@ -69,6 +70,10 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         steps = stage.all_steps
         heaviest = build_round(int(data.train.lengths.max()), stage)
     else:
+        if stage.batch_tokens == "auto":
+            tokens, reason = find_batch_tokens(recipe, stage, data, config)
+            stage = stage.model_copy(update={"batch_tokens": tokens})
+            yield f"  batch       auto: {tokens:,} tokens here and now ({reason})"
         schedule = build_schedule(data.train, stage, seed=recipe.seed)
         yield from _plan_batches(stage, data, schedule)
         steps = schedule.steps
@@ -134,6 +139,7 @@ def _plan_sharing(parallel: ParallelConfig, memory: MemoryEstimate) -> str:
 
 
 def _plan_batches(stage: FixedDataStage, data: PreparedData, schedule: Schedule) -> Iterator[str]:
+    assert stage.batch_tokens != "auto"
     batches, tokens = len(schedule.batches), int(schedule.batch_size_tokens.sum())
     passes = schedule.done(schedule.steps).epochs
     per_pass = int(data.train.lengths.sum())

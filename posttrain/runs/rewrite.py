@@ -364,7 +364,9 @@ class StageRewriter:
         data = self._stage["data"]
         field = "block_tokens" if self._kind == "pretrain" else "max_tokens"
         longest = data.get(field) or self._default_of(field)
-        if name:
+        if self._old.get("auto_find_batch_size") is True:
+            self._set("auto_find_batch_size", "stages.STAGE.batch_tokens", "auto")
+        elif name:
             rows = self._old[name]
             pairs = 2 if self._kind in ("dpo", "reward") else 1
             sides = " x 2 answers" if pairs == 2 else ""

@@ -81,6 +81,7 @@ def build_schedule(
         ConfigError: An example is longer than a batch.
     """
     lengths = store.lengths
+    assert stage.batch_tokens != "auto"  # runs.room settles it
     if lengths.max() > stage.batch_tokens:
         raise ConfigError(
             f"{store.origin(int(lengths.argmax()))}: this example has {lengths.max()} tokens, "

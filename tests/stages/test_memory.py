@@ -81,6 +81,45 @@ def test_no_memory_at_all_is_one_line(recipe, cache_dir, tmp_path):
     assert "memory" in result.stderr.splitlines()[-1]
 
 
+def test_a_batch_that_is_settled_by_itself_is_the_same_run_as_its_number(
+    recipe, cache_dir, tmp_path
+):
+    found = train(tmp_path, cache_dir, "stages.sft.batch_tokens=auto", "name=auto")
+    assert found.returncode == 0, found.stderr
+    kept = load_json(tmp_path / "runs/auto/sft/memory.json")
+    assert f"batch_tokens: {kept['batch_tokens']:,} (a whole pass" in found.stderr
+    lineage = load_json(tmp_path / "runs/auto/sft/lineage.json")
+    assert lineage["stage"]["batch_tokens"] == kept["batch_tokens"]
+    written = train(tmp_path, cache_dir, f"stages.sft.batch_tokens={kept['batch_tokens']}")
+    assert written.returncode == 0, written.stderr
+    one, auto = weights(tmp_path, "one"), weights(tmp_path, "auto")
+    assert all(torch.equal(auto[name], value) for name, value in one.items())
+    (tmp_path / "runs/auto/sft/stage.json").unlink()
+    again = train(
+        tmp_path,
+        cache_dir,
+        "stages.sft.batch_tokens=auto",
+        "name=auto",
+        before=partial(limit_memory, 2**30),
+    )
+    assert again.returncode == 0, again.stderr
+    assert "batch_tokens: " not in again.stderr
+
+
+def test_less_room_is_a_smaller_batch(recipe, cache_dir, tmp_path):
+    result = train(
+        tmp_path,
+        cache_dir,
+        "stages.sft.batch_tokens=auto",
+        before=partial(limit_memory, 2**30),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "of the address space (ulimit -v)" in result.stderr
+    kept = load_json(tmp_path / "runs/one/sft/memory.json")
+    assert 256 <= kept["batch_tokens"] < 6144
+    assert kept["batch_tokens"] % 256 == 0
+
+
 def launch(folder: Path, cache: Path, tokens: int, first_call: int, *arguments: str):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     script = str(Path(__file__).with_name("short_of_memory.py"))

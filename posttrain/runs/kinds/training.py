@@ -9,7 +9,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from posttrain.config.recipe import Recipe
 from posttrain.config.train import AnyTrainingStage, FixedDataStage, GrpoStage, PpoStage
+from posttrain.data.prepare import PreparedData
 from posttrain.errors import ConfigError
 from posttrain.files import load_json, write_json
 from posttrain.logs import log_file, say
@@ -66,7 +68,6 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
 
 def _check_data(stage: AnyTrainingStage, data: Any, seed: int) -> None:
     """Compare a stage's settings with the amount and kind of its data."""
-    from posttrain.training.batches import build_schedule
     from posttrain.training.guards.start import check_validation
     from posttrain.training.optimizers import check_optimizer
 
@@ -79,9 +80,7 @@ def _check_data(stage: AnyTrainingStage, data: Any, seed: int) -> None:
             check_references(stage.rewards, part)
     check_validation(stage, len(data.validation))
     if isinstance(stage, FixedDataStage):
-        for part in (data.validation, data.train):
-            if len(part):
-                steps = build_schedule(part, stage, seed=seed).steps
+        steps = _count_steps(stage, data, seed)
         check_optimizer(stage, steps)
     else:
         check_optimizer(stage, stage.all_steps)
@@ -145,6 +144,8 @@ def build_job(stage: AnyTrainingStage, context: StageContext) -> Any:
     start = progress.model_for(stage)
     recipe = progress.recipe.tuned_for(stage).model_copy(update={"model": start})
     settled = settle_reward_model(stage, progress)
+    if settled.batch_tokens == "auto":
+        settled = _settle_batch(recipe, settled, context.folder)
     return TrainingJob(
         recipe, settled, context.folder, context.compute, context.command, context.digest
     )
@@ -166,6 +167,26 @@ def find_trainer(stage: AnyTrainingStage) -> Callable[[Any], Any]:
     module, function = _TRAINERS[stage.stage]
     train: Callable[[Any], Any] = getattr(importlib.import_module(module), function)
     return train
+
+
+def _count_steps(stage: FixedDataStage, data: PreparedData, seed: int) -> int:
+    """Count optimizer steps, and see that every example fits a batch."""
+    from posttrain.training.batches import build_schedule
+
+    parts = [part for part in (data.validation, data.train) if len(part)]
+    if stage.batch_tokens == "auto":  # at the least
+        longest = max(int(part.lengths.max()) for part in parts)
+        stage = stage.model_copy(update={"batch_tokens": longest})
+    return [build_schedule(part, stage, seed=seed).steps for part in parts][-1]
+
+
+def _settle_batch(recipe: Recipe, stage: AnyTrainingStage, folder: Path) -> Any:
+    from posttrain.data.prepare import prepare_data
+    from posttrain.models.load import load_base_config, load_tokenizer
+    from posttrain.runs.room import settle_batch_tokens
+
+    data = prepare_data(stage.data, load_tokenizer(recipe.model))
+    return settle_batch_tokens(recipe, stage, data, load_base_config(recipe.model), folder)
 
 
 def settle_reward_model(stage: Any, progress: Progress) -> Any:
