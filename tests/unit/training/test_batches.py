@@ -38,6 +38,7 @@ def test_one_epoch_takes_every_example_once_and_adds_up(store):
     assert schedule.batch_trained_tokens.sum() == sum(LENGTHS) - len(LENGTHS)
     assert schedule.batch_size_tokens.max() <= 12
     assert schedule.done(schedule.steps) == (
+        schedule.steps,
         sum(LENGTHS),
         sum(LENGTHS) - len(LENGTHS),
         1.0,
