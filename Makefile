@@ -14,7 +14,7 @@ RECIPE ?= recipes/demo.yaml
 SET ?=
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test unit stages check gpu bench clean preprocess train eval schema format
+.PHONY: demo test unit stages torture check gpu bench clean preprocess train eval schema format
 
 demo: $(VENV)/.installed
 	$(BIN)/posttrain run recipes/demo.yaml
@@ -29,6 +29,11 @@ unit: $(VENV)/.installed-dev
 # Each stage through the command line: resume after SIGKILL, wrong input, real-shaped input.
 stages: $(VENV)/.installed-dev
 	$(PYTEST) tests/stages
+
+# Runs killed at random, checkpoints damaged in every way, full disks, a stop in each phase: ten
+# minutes on 4 cores, with a table at the end. `make test` has a few of each.
+torture: $(VENV)/.installed-dev
+	$(PYTEST) tests/torture --torture -n 4
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from posttrain import __version__
 from posttrain.cli import data, measure, ship, start, train
+from posttrain.cli.arguments import typed_command
 from posttrain.errors import InterruptedRunError, PosttrainError
 
 
@@ -23,7 +24,9 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise InterruptedRunError("interrupted") from None
+            raise InterruptedRunError(
+                "interrupted; nothing half-written stays", hint=f"again with: {typed_command()}"
+            ) from None
 
 
 app = typer.Typer(

@@ -91,7 +91,7 @@ class Saver:
         try:
             with shared_folder(publish) as folder, save_errors(self.folder):
                 write(folder)
-        except PosttrainError as error:
+        except (PosttrainError, OSError) as error:
             if world_size() > 1:
                 raise
             say(f"warning: step {step}: no checkpoint: {Exception.__str__(error)}; {self._kept}")
@@ -131,7 +131,10 @@ class Saver:
         """Remember a step's validation, with its checkpoint where that is written already."""
         self.validated = (step, values)
         if self.saved_step == step and is_main_process():
-            note_validation(self.folder / checkpoint_name(step), values)
+            try:
+                note_validation(self.folder / checkpoint_name(step), values)
+            except PosttrainError as error:
+                say(f"warning: {Exception.__str__(error)}; this step cannot become the best")
             self._prune()
             if self._uploader:
                 self._uploader.offer(self.folder / checkpoint_name(step))
@@ -142,13 +145,16 @@ class Saver:
         return best[0] if best else None
 
     def _prune(self) -> None:
-        damage = prune_checkpoints(
-            self.folder,
-            step=self.saved_step,
-            keep_last=self.stage.keep_last,
-            ranking=build_ranking(self.stage),
-            held=self._uploader.held if self._uploader else (),
-        )
+        try:
+            damage = prune_checkpoints(
+                self.folder,
+                step=self.saved_step,
+                keep_last=self.stage.keep_last,
+                ranking=build_ranking(self.stage),
+                held=self._uploader.held if self._uploader else (),
+            )
+        except OSError as error:
+            damage = f"the others cannot be looked through: {error}"
         if damage:
             say(f"warning: {checkpoint_name(self.saved_step)}: {damage}; older ones are all kept")
 
