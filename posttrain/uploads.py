@@ -19,6 +19,8 @@ from posttrain.logs import say
 
 RECORD = "uploads.json"
 """In a stage's folder: where its checkpoints went, and which did not."""
+# What going on needs besides, and what tells how the run went.
+_BESIDE = ("started.json", "metrics.jsonl", "rollbacks.json", "lineage.json")
 _PAUSES_SECONDS = (1.0, 5.0, 25.0)  # between attempts
 
 
@@ -157,7 +159,7 @@ class Uploader:
         stage = self._stage
         beside = [
             *(self._root / name for name in ("config.json", "environment.json")),
-            *(stage / name for name in ("started.json", "metrics.jsonl", "lineage.json")),
+            *(stage / name for name in _BESIDE),
         ]
         files += [path for path in beside if path.is_file()]
         for path in (*files, folder / MANIFEST):
