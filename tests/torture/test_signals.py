@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 DPO = """\
   - {stage: sample-data, name: pairs, kind: preference, num: 200, seed: 1}
   - {stage: dpo, data: {sources: [{from_stage: pairs}], split: {validation: 0.05}}, steps: 6,
-     batch_tokens: 1024, save_every_steps: 3}
+     batch_tokens: 2048, save_every_steps: 3}
 """
 GRPO = """\
   - {stage: grpo, start_from: base, data: {sources: [{from_stage: rows}]}, rollouts: 3,
@@ -36,7 +36,7 @@ PHASES = {
     "a save": (SFT, "full", "runs/small/sft/checkpoints/.step-*"),
     "validation": (SFT, "lora", "runs/small/sft/checkpoints/step-000003"),
     "writing the model": (SFT, "full", "runs/small/sft/.final.*"),
-    "reference scoring": (DPO, "full", "attention: "),
+    "reference scoring": (DPO, "full", "runs/small/dpo/.reference.lock"),
     "a rollout": (GRPO, "full", "training: "),
     "evaluation": (SFT + REST, "lora", "stage evaluate: evaluate"),
     "merging": (SFT + REST, "lora", "stage merge: merge"),
