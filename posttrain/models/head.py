@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd.function import once_differentiable
 
 # Logits of one chunk: 4 Mi of fp32 are 16 MiB, which caches hold; rows enough that a product with
@@ -207,6 +208,8 @@ def _is_first(logits_CV: Tensor, targets_C1: Tensor, reaches_C1: Tensor) -> Tens
 
 def _factor(grad_N: Tensor, upstream_N: Tensor) -> float | None:
     """Number by which a gradient is a multiple of the one foreseen; None where it is none."""
+    if isinstance(grad_N, FakeTensor):  # `plan` goes through a step on shapes, without numbers
+        return 1.0
     # A mean is off by roundings; so much less than that is 1 that no pass over weights is worth it.
     factor = float((grad_N * upstream_N).sum() / upstream_N.square().sum().clamp_min(1e-30))
     if not torch.allclose(grad_N, factor * upstream_N, rtol=1e-5, atol=0.0):

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from posttrain.layout import NO_PARENT, Segment, build_batch
 from posttrain.models.attention import register_attention
 from posttrain.models.packed import prepare_packed, score_batch
+from posttrain.training.objective import LanguageObjective
 
 SHAPE = {
     "vocab_size": 97,
@@ -233,6 +234,18 @@ def test_a_long_mixed_batch_equals_one_by_one(back_end):
     expected = one_by_one_gradients(model, segments, nullcontext())
     found = packed_gradients(as_packed(model, back_end), segments, nullcontext())
     assert worst_difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_training_step_on_long_segments_equals_one_by_one(family):
+    """Lengths for each kernel of attention, and the output layer told its loss beforehand."""
+    model = build_model(family, True)
+    segments = make_segments([(-1, 230), (0, 200), (0, 40), (2, 210), (-1, 30), (-1, 33)])
+    expected = one_by_one_gradients(model, segments, nullcontext())
+    packed, batch = as_packed(model, "sdpa"), to_tensors(segments)
+    objective = LanguageObjective()
+    objective.measure(packed, batch, objective.weigh(batch)).loss.backward()
+    assert worst_difference(gradients(packed), expected) < 1e-5
 
 
 def test_the_reference_itself_equals_cross_entropy():
