@@ -497,3 +497,13 @@ def test_a_stop_in_the_first_rollout_leaves_nothing_and_says_so(make, monkeypatc
     with pytest.raises(InterruptedRunError, match="stopped after step 0 of 3; nothing was done"):
         train_online(job)
     assert not list(job.checkpoints.glob("step-*"))
+
+
+@pytest.mark.parametrize("kind", ["grpo", "ppo"])
+def test_sampler_and_trainer_are_compared_at_every_step(make, kind):
+    train_online(make(kind, "fine"))
+    gaps = [row["sampler_gap"] for row in metrics(make(kind, "fine").folder) if "loss" in row]
+    assert len(gaps) == 3
+    assert 0 < max(gaps) < 1e-4
+    with pytest.raises(VerificationError, match="step 1: sampler and trainer differ by"):
+        train_online(make(kind, "strict", sampler_tolerance=1e-12))
