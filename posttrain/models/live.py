@@ -49,8 +49,10 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if function in _VALUES:  # they are not known; any will do
-            return _VALUES[function]
+        if function in _TRUE:  # values are not known; the usual case will do
+            return True
+        if function is _aten._local_scalar_dense.default:
+            return 1
         if function is _aten.nonzero.default:  # as many as there can be
             return args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)
         if function is _aten.bincount.default:
@@ -96,7 +98,7 @@ class LiveBytes(TorchDispatchMode):
         super().__exit__(*error)
 
 
-_VALUES = {_aten._local_scalar_dense.default: 1, _aten.equal.default: True}
+_TRUE = {_aten.equal.default, _aten.allclose.default, _aten.is_nonzero.default}
 
 
 def imagine_weights(model: nn.Module) -> None:

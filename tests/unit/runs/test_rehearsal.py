@@ -39,8 +39,8 @@ def rows(*lengths):
 
 def count(kind="sft", *, recipe=None, packed=None, again=False, config=None, **stage):
     built, stage = build(kind, recipe=recipe, **stage)
-    config = config or load_base_config(built.model)
-    return rehearse_step(built, stage, config, packed or rows(300, 200, 77), again=again)
+    own = load_base_config(built.model)  # which makes the built-in model where it is not yet
+    return rehearse_step(built, stage, config or own, packed or rows(300, 200, 77), again=again)
 
 
 def test_what_autograd_keeps_is_what_the_real_step_keeps():
