@@ -105,11 +105,21 @@ def check_reached(model: Any, step: int, excepted: Sequence[str] = ()) -> None:
 
 
 def _is_explained(name: str, model: Any, excepted: Sequence[str]) -> bool:
-    if any(part in name for part in excepted) or _WITHOUT_REASON_TO.search(name):
+    if _may_go_without(name, excepted):
         return True
-    # An adapter's first matrix learns nothing while its second one is 0.
-    partner = name.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B")
+    # A bias behind the layers adds the same to both rewards of a pair.
+    if hasattr(model, "score") and name.endswith(".bias") and not _IN_A_LAYER.search(name):
+        return True
+    # One matrix of an adapter learns nothing while the other one is 0.
+    partner = name.replace("lora_A", "lora_B").replace("lora_embedding_B", "lora_embedding_A")
     return partner != name and not model.get_parameter(partner).any()
+
+
+_IN_A_LAYER = re.compile(r"\.\d+\.")
+
+
+def _may_go_without(name: str, excepted: Sequence[str]) -> bool:
+    return any(part in name for part in excepted) or bool(_WITHOUT_REASON_TO.search(name))
 
 
 # - an expert of a mixture, its router: no token of a step may be sent to it, and with one expert
@@ -122,20 +132,21 @@ _WITHOUT_REASON_TO = re.compile(
 )
 
 
-def check_adapters_moved(model: Any, step: int) -> None:
-    """Refuse adapters whose second matrix is still 0 after steps that should have moved it.
+def check_adapters_moved(model: Any, step: int, excepted: Sequence[str] = ()) -> None:
+    """Refuse adapters of which a matrix is still 0 after steps that should have moved it.
 
     Args:
         model: With or without adapters.
         step: Optimizer steps done.
+        excepted: Parts of names that the recipe lets go without a gradient.
 
     Raises:
         VerificationError: Names them.
     """
     still = []
     for name, parameter in model.named_parameters():
-        second = "lora_B" in name or "lora_embedding_B" in name
-        if second and parameter.requires_grad and not _WITHOUT_REASON_TO.search(name):
+        began_at_0 = "lora_B" in name or "lora_embedding_A" in name  # of embeddings it is the first
+        if began_at_0 and parameter.requires_grad and not _may_go_without(name, excepted):
             with gathered(parameter) as whole:
                 if not whole.detach().any():
                     still.append(name)

@@ -131,7 +131,7 @@ class Guards(TrainerCallback):
         """After the second step that teaches something: adapters have moved."""
         if self._looks == _LOOKS:
             self._looks += 1
-            check_adapters_moved(kwargs["model"], state.global_step)
+            check_adapters_moved(kwargs["model"], state.global_step, self.stage.without_gradient)
 
     def save(self, folder: Path) -> None:
         """Write what a resumed run needs to go on as an unbroken one."""

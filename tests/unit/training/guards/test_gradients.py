@@ -92,6 +92,23 @@ def test_the_first_matrix_of_an_adapter_may_wait_for_the_second_one(adapted):
         check_reached(adapted, 1)
 
 
+def test_of_embeddings_it_is_the_first_matrix_that_begins_at_0():
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 2))
+    model = peft.get_peft_model(plain, peft.LoraConfig(r=2, target_modules=["0"]))
+    model(torch.tensor([1, 3])).square().sum().backward()
+    check_reached(model, 0)
+    with pytest.raises(
+        VerificationError, match=r"lora_embedding_A\.default and 0 others are still"
+    ):
+        check_adapters_moved(model, 2)
+    with torch.no_grad():
+        model.base_model.model[0].lora_embedding_A["default"][0, 0] = 1e-6
+    check_adapters_moved(model, 2)
+    with pytest.raises(VerificationError, match=r"lora_embedding_B\.default and 0 other"):
+        check_reached(model, 1)  # its partner is no longer 0
+
+
 def test_adapters_that_do_not_move_are_named(adapted):
     with pytest.raises(VerificationError, match=r"step 2: the adapter weight .*lora_B.* and 1 oth"):
         check_adapters_moved(adapted, 2)
@@ -99,6 +116,25 @@ def test_adapters_that_do_not_move_are_named(adapted):
         for layer in adapted.base_model.model:
             layer.lora_B["default"].weight[0, 0] = 1e-6
     check_adapters_moved(adapted, 2)
+
+
+def test_adapters_that_may_go_without_a_gradient_need_not_move(adapted):
+    check_adapters_moved(adapted, 2, ["model.0.", "model.1."])
+    with pytest.raises(VerificationError, match=r"model\.1\.lora_B.* and 0 others"):
+        check_adapters_moved(adapted, 2, ["model.0."])
+
+
+def test_what_adds_the_same_to_both_rewards_of_a_pair_learns_nothing():
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.ln_f, model.score = torch.nn.LayerNorm(4), torch.nn.Linear(4, 1, bias=False)
+    rewards = model.score(model.ln_f(torch.randn(2, 4)))
+    torch.nn.functional.softplus(rewards[1] - rewards[0]).sum().backward()
+    assert not model.ln_f.bias.grad.any()
+    check_reached(model, 0)
+    model.ln_f.weight.grad.zero_()
+    with pytest.raises(VerificationError, match=r"ln_f\.weight and 0 other"):
+        check_reached(model, 0)
 
 
 @pytest.mark.parametrize(
