@@ -9,6 +9,7 @@ from typing import Any
 from posttrain.config.guards import LossSpikeConfig
 
 _FEWEST = 16
+_LEAST_SPREAD = 0.01  # nats; losses may lie around 0, as those of policies do
 _TO_DEVIATION = 1.4826  # median distance to the median -> standard deviation, of a normal spread
 
 
@@ -27,9 +28,13 @@ class SpikeWatch:
     def look(self, loss: float) -> str | None:
         """Take in a step's loss; of several spikes in a row the first one counts.
 
+        A loss of exactly 0 is of a step that teaches nothing and is passed over.
+
         Returns:
             What it is, in words, where it is a spike.
         """
+        if loss == 0:
+            return None
         found = self._describe(loss)
         begins = found is not None and not self._spiking
         self._spiking = found is not None
@@ -41,7 +46,7 @@ class SpikeWatch:
             return None
         middle = median(self._losses)
         spread = _TO_DEVIATION * median(abs(value - middle) for value in self._losses)
-        spread = max(spread, 0.02 * abs(middle), 1e-12)
+        spread = max(spread, 0.02 * abs(middle), _LEAST_SPREAD)
         if loss <= middle + self.config.factor * spread:
             return None
         return (

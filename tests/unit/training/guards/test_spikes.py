@@ -43,6 +43,20 @@ def test_equal_losses_have_a_spread_all_the_same():
     assert watch.look(1.21)
 
 
+def test_losses_around_0_and_of_rounds_without_signal_are_none():
+    drawn = random.Random(0)
+    watch = SpikeWatch(LossSpikeConfig())
+    tiny = [drawn.gauss(0, 1e-9) for _ in range(40)]
+    assert [watch.look(loss) for loss in [*tiny, 0.05, *tiny, 0.09]] == [None] * 82
+    assert watch.look(0.2)
+    for _ in range(100):
+        assert watch.look(0.0) is None  # nor does it become what is usual
+    rounds = SpikeWatch(LossSpikeConfig())
+    wide = [drawn.gauss(0, 0.1) for _ in range(40)]
+    losses = [value for loss in wide for value in (0.0, 0.0, loss)]
+    assert [rounds.look(loss) for loss in losses] == [None] * 120
+
+
 @pytest.mark.parametrize("cut", [10, 40])
 def test_a_resumed_watch_sees_the_same(cut):
     losses = [*noisy(50), 5.0, 5.0, *noisy(20, 1), 5.0]
