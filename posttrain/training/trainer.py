@@ -160,7 +160,8 @@ class PackedTrainer(ModelFiles):
         )
         if not self.is_deepspeed_enabled:
             average_gradients(model)
-        if not torch.isfinite(losses).all():
+        # Every process takes part: one that went on alone would wait for the others for ever.
+        if any_process(not torch.isfinite(losses).all()):
             self._refuse(batches, losses)
         self.guards.look_at_loss(self.state.global_step + 1, losses.sum(), self._describe_step)
         for result, weightless in self._results:
@@ -214,16 +215,21 @@ class PackedTrainer(ModelFiles):
         return result.loss * (0.0 if weightless else self.args.world_size)
 
     def _refuse(self, batches: list[dict[str, Any]], losses: Tensor) -> None:
-        """Name the first batch whose loss is not finite.
+        """Name the first batch whose loss is not finite; or the whole step, of another process.
 
         Raises:
             SpoiltStepError: Always.
         """
-        number = int((~torch.isfinite(losses)).nonzero()[0])
+        found = (~torch.isfinite(losses)).nonzero()
+        if len(found):
+            what = f"is {float(losses[int(found[0])])}"
+            rows = self._describe_rows(batches[int(found[0])])
+        else:
+            what, rows = "in another process is not finite", self._describe_step()
         raise SpoiltStepError(
             self.state.global_step + 1,
-            f"the loss of a batch is {float(losses[number])}; no update was applied",
-            self._describe_rows(batches[number]),
+            f"the loss of a batch {what}; no update was applied",
+            rows,
             hint="lower the learning rate, look at these rows with posttrain inspect, or set "
             "on_nonfinite: rollback",
         )

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from posttrain.files import load_jsonl
+from posttrain.files import load_json, load_jsonl
 from posttrain.models.tiny import ensure_tiny
 from tests.stages.conftest import environment
 
@@ -50,10 +50,13 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def torchrun(folder: Path, cache: Path, *arguments: str, count: int = 2) -> subprocess.Popen[str]:
+def torchrun(
+    folder: Path, cache: Path, *arguments: str, count: int = 2, start: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    started = start or ("-m", "posttrain")
     return subprocess.Popen(
-        [*launcher, "--nproc_per_node", str(count), "-m", "posttrain", *arguments],
+        [*launcher, "--nproc_per_node", str(count), *started, *arguments],
         cwd=folder,
         env={**environment(cache), "DS_ACCELERATOR": "cpu"},
         stderr=subprocess.PIPE,
@@ -121,6 +124,28 @@ def test_two_processes_stop_together_and_go_on_exactly(recipe, cache_dir, tmp_pa
     assert unbroken.returncode == 0, errors
     left, right = weights(tmp_path, "one"), weights(tmp_path, "unbroken")
     assert all(torch.equal(left[name], right[name]) for name in right)
+
+
+@pytest.mark.parametrize("action", ["stop", "rollback"])
+def test_processes_agree_on_a_loss_that_only_one_of_them_has(action, recipe, cache_dir, tmp_path):
+    """The second one's first batch of the second step is NaN."""
+    script = str(Path(__file__).with_name("spoilt_process.py"))
+    process = torchrun(
+        tmp_path, cache_dir, "train", str(recipe), f"stages.sft.on_nonfinite={action}",
+        start=(script, "1", "3"),
+    )  # fmt: skip
+    errors = finish(process)
+    assert "step 2: the loss of a batch in another process is not finite" in errors
+    if action == "stop":
+        assert process.returncode != 0
+        assert not (tmp_path / "runs/one/sft/final").exists()
+        return
+    assert process.returncode == 0, errors
+    (entry,) = load_json(tmp_path / "runs/one/sft/rollbacks.json")
+    assert (entry["step"], entry["back_to"]) == (2, 0)
+    assert len(entry["rows"]) > 10  # of the whole step
+    rows = load_jsonl(tmp_path / "runs/one/sft/metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 3]
 
 
 def test_another_number_of_processes_is_refused_before_a_step(cli, recipe, cache_dir, tmp_path):
