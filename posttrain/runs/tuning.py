@@ -12,7 +12,7 @@ from posttrain.models.load import find_model, is_adapter, load_base_config
 from posttrain.models.lora import shape_adapter
 from posttrain.models.memory import WeightBytes, weigh_frozen
 from posttrain.training.guards.start import count_parameters
-from posttrain.training.model import choose_trained
+from posttrain.training.model import check_rows_whole, choose_trained
 from posttrain.training.optimizers import weigh_state
 
 _HEADS = {"mlm": "MaskedLM", "reward": "SequenceClassification"}
@@ -23,10 +23,13 @@ def check_tuning(recipe: Recipe) -> None:
     """Look for every module and layer that a recipe names, before hours are spent on data.
 
     Raises:
-        ConfigError: One is not there, or nothing is left to train.
+        ConfigError: One is not there, nothing is left to train, or rows are shared out.
         CheckpointError: The model cannot be found or read.
     """
     stages = [stage for stage in recipe.stages if isinstance(stage, TrainingStage)]
+    for tuned in map(recipe.tuned_for, stages):
+        if tuned.tuning != "full" and isinstance(tuned.lora.train_rows, tuple):
+            check_rows_whole(tuned, tuned.lora.train_rows)
     named = [stage for stage in stages if _names_modules(recipe.tuned_for(stage))]
     config = load_base_config(recipe.model) if named else None
     for stage in named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from posttrain.config.model import ModelConfig
@@ -17,6 +18,7 @@ from posttrain.models.output_layer import check_scorable
 from posttrain.models.packed import prepare_packed
 from posttrain.models.rows import find_rows
 from posttrain.runtime import set_seed
+from posttrain.training.processes import shares_weights
 from posttrain.training.stage import TrainingJob
 
 
@@ -161,7 +163,26 @@ def choose_trained(recipe: Recipe, model: Any, task: str | None) -> Any:
         freeze_parts(model, recipe.train_only, recipe.freeze)
         return model
     count = model.get_input_embeddings().weight.shape[0]
-    return add_lora(model, recipe.lora, task, find_rows(recipe.lora, recipe.model, count))
+    rows = find_rows(recipe.lora, recipe.model, count)
+    check_rows_whole(recipe, rows)
+    return add_lora(model, recipe.lora, task, rows)
+
+
+def check_rows_whole(recipe: Recipe, rows: Sequence[Any]) -> None:
+    """Refuse to train rows of matrices that are shared out over the processes.
+
+    Args:
+        recipe: Of one stage, as ``Recipe.tuned_for`` returns it.
+        rows: Tokens or ids whose rows are to be trained.
+
+    Raises:
+        ConfigError: There are some, with ZeRO-3.
+    """
+    if rows and shares_weights(recipe.parallel):
+        raise ConfigError(
+            "lora.train_rows needs whole embeddings, and ZeRO-3 shares them out over the processes",
+            hint="set parallel.strategy=ddp or zero2, or lora.train_rows=[]",
+        )
 
 
 def _build_value_head(model: Any) -> Any:

@@ -186,8 +186,19 @@ def build_deepspeed(parallel: ParallelConfig) -> dict[str, Any] | str | None:
     return settings
 
 
-def _check_deepspeed(path: Path) -> None:
-    """Look at a DeepSpeed file before DeepSpeed does.
+def shares_weights(parallel: ParallelConfig) -> bool:
+    """Whether no process holds a whole matrix: ZeRO-3, by its name or in a DeepSpeed file.
+
+    Raises:
+        ConfigError: The file cannot be read, or names no ZeRO stage.
+    """
+    if parallel.deepspeed is not None:
+        return _check_deepspeed(parallel.deepspeed) == 3
+    return parallel.strategy == "zero3"
+
+
+def _check_deepspeed(path: Path) -> int:
+    """Look at a DeepSpeed file before DeepSpeed does; return its ZeRO stage.
 
     Raises:
         ConfigError: It cannot be read, or names no ZeRO stage.
@@ -204,6 +215,7 @@ def _check_deepspeed(path: Path) -> None:
             f"parallel.deepspeed {path}: no `zero_optimization.stage` of 1, 2 or 3",
             hint="write it, or use parallel.strategy: zero2 or zero3 without a file",
         )
+    return int(stage)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,10 @@ import pytest
 
 from posttrain.config.load import build_recipe
 from posttrain.config.model import LoraConfig, ModelConfig
+from posttrain.errors import ConfigError
 from posttrain.models.load import load_base_config, load_model
 from posttrain.models.lora import add_lora
-from posttrain.runs.tuning import count_stage_parameters
+from posttrain.runs.tuning import check_tuning, count_stage_parameters
 from posttrain.runtime import Compute
 from posttrain.training.guards.start import check_trainable
 from posttrain.training.model import build_model
@@ -58,6 +59,26 @@ def test_a_reward_model_is_counted_with_its_head(name, tmp_path):
     settings = SETTINGS[name]
     planned, real = count_both(REWARD, settings, "tiny", tmp_path, build_reward_model)
     assert planned == real
+
+
+@pytest.mark.parametrize("parallel", ["zero3", "file"])
+def test_rows_of_matrices_that_are_shared_out_are_refused(parallel, tmp_path):
+    own = tmp_path / "ds.json"
+    own.write_text('{"zero_optimization": {"stage": 3}}')
+    settings = {"strategy": "zero3"} if parallel == "zero3" else {"deepspeed": str(own)}
+    values = {"name": "r", "model": {"path": "tiny"}, "stages": [SFT], "parallel": settings}
+    values |= {"tuning": "lora", "lora": {"train_rows": [5]}}
+    recipe = build_recipe(values, (), "test")
+    with pytest.raises(ConfigError, match=r"lora\.train_rows needs whole embeddings"):
+        check_tuning(recipe)
+    config = load_base_config(recipe.model)
+    with pytest.raises(ConfigError, match=r"lora\.train_rows needs whole embeddings"):
+        count_stage_parameters(recipe, recipe.stages[0], config)  # what `auto` finds later
+    own.write_text('{"zero_optimization": {"stage": 2}}')
+    values["parallel"] = {"deepspeed": str(own)}
+    check_tuning(build_recipe(values, (), "test"))
+    values |= {"parallel": {"strategy": "zero3"}, "lora": {"train_rows": []}}
+    check_tuning(build_recipe(values, (), "test"))
 
 
 def test_an_adapter_that_is_trained_on_is_counted_as_it_is(tmp_path):
