@@ -93,6 +93,7 @@ class Rounds:
         self._counts = [tuple(pair) for pair in kept["counts"]]
         self._taught = kept["taught"]
         self._round = -1  # its answers were those of other weights
+        self._untold, self._newest = [], {}  # of what is done again after a rollback
 
     def origins(self, step: int) -> list[str]:
         """Where the prompts of a step's round were read."""

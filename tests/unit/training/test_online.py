@@ -105,6 +105,16 @@ def assert_equal_weights(left, right):
         assert [n for n in left[file] if not torch.equal(left[file][n], right[file][n])] == []
 
 
+def test_a_round_that_is_done_again_is_told_once(make, tmp_path):
+    begun = Rounds(make(), None, None, None, None)
+    begun.save(tmp_path)
+    begun._untold.append({"reward": 1.0})
+    begun.load(tmp_path)  # after a rollback
+    begun._newest = {"reward": 3.0}
+    begun._untold.append(begun._newest)
+    assert begun.tell() == {"reward": 3.0}
+
+
 @pytest.mark.parametrize(
     ("kind", "tuning"), [("grpo", "full"), ("grpo", "lora"), ("ppo", "full"), ("ppo", "lora")]
 )
