@@ -20,7 +20,7 @@ from posttrain.logs import say
 RECORD = "uploads.json"
 """In a stage's folder: where its checkpoints went, and which did not."""
 # What going on needs besides, and what tells how the run went.
-_BESIDE = ("started.json", "metrics.jsonl", "rollbacks.json", "lineage.json")
+_BESIDE = ("started.json", "memory.json", "metrics.jsonl", "rollbacks.json", "lineage.json")
 _PAUSES_SECONDS = (1.0, 5.0, 25.0)  # between attempts
 
 

@@ -18,7 +18,7 @@ from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
 from posttrain.training.arguments import build_arguments
 from posttrain.training.batches import Done
-from posttrain.training.budget import TokenBudget
+from posttrain.training.budget import BUDGET_FILE, TokenBudget
 from posttrain.training.gauges import Gauges
 from posttrain.training.guards.rollback import Rollbacks, SpoiltStepError
 from posttrain.training.guards.start import check_trainable, count_parameters
@@ -32,7 +32,7 @@ from posttrain.training.guards.weights import (
 from posttrain.training.interrupt import AbandonedError, StopRequest, catch_stop_signals
 from posttrain.training.objective import Objective
 from posttrain.training.optimizers import build_optimizer
-from posttrain.training.processes import build_deepspeed, shared_folder
+from posttrain.training.processes import any_process, build_deepspeed, shared_folder
 from posttrain.training.saving import Saver
 from posttrain.training.stage import TrainingJob, TrainingSummary
 from posttrain.training.trainer import PackedTrainer
@@ -114,7 +114,7 @@ def _train(
     rollbacks = Rollbacks(job.folder, job.stage)
     found = find_checkpoint(job.checkpoints, job.digest)
     _say_start(job, course, count_parameters(model), found)
-    _check_processes(job, found)
+    _check_same(job, found)
     with catch_stop_signals() as stop:
         while True:
             guards = Guards(job.stage, rollbacks, found)
@@ -129,7 +129,8 @@ def _train(
             if found.path is None:  # the disk was full
                 raise refused
             rollbacks.add(refused, found.step)
-    if not guards.stopped_early and (stop or trainer.state.global_step < course.schedule.steps):
+    stopping = any_process(bool(stop))  # a signal reaches each at another moment
+    if not guards.stopped_early and (stopping or trainer.state.global_step < course.schedule.steps):
         trainer.saver.finish(None)
         raise _interrupted(job, trainer, course.schedule.steps)
     return trainer
@@ -147,21 +148,25 @@ def _attempt(
         "run": job.digest,
         "world_size": world_size(),
         "strategy": _describe_strategy(job),
+        "batch_tokens": job.stage.batch_tokens,
     }
     saver = Saver(job.checkpoints, job.stage, details, found, _open_uploader(job))
+    arguments = build_arguments(
+        job.stage,
+        folder=job.folder,
+        compute=job.compute,
+        steps=course.schedule.steps,
+        seed=job.recipe.seed,
+        save_steps=course.save_every_steps,
+        validate=course.validation is not None,
+        deepspeed=build_deepspeed(job.recipe.parallel),
+    )
+    if guards.stopped_early:
+        arguments.max_steps = found.step
     with _open_recorder(job, found.step) as recorder:
         trainer = trainer_class(
             model=model,
-            args=build_arguments(
-                job.stage,
-                folder=job.folder,
-                compute=job.compute,
-                steps=found.step if guards.stopped_early else course.schedule.steps,
-                seed=job.recipe.seed,
-                save_steps=course.save_every_steps,
-                validate=course.validation is not None,
-                deepspeed=build_deepspeed(job.recipe.parallel),
-            ),
+            args=arguments,
             optimizer=partial(build_optimizer, stage=job.stage, recipe=job.recipe),
             objective=course.objective,
             dataset=course.dataset,
@@ -238,8 +243,8 @@ class SilentRecorder(contextlib.nullcontext["SilentRecorder"]):
         """Write nothing."""
 
 
-def _check_processes(job: TrainingJob, found: FoundCheckpoint) -> None:
-    """Refuse to go on with other processes: steps would hold other batches, states be lost.
+def _check_same(job: TrainingJob, found: FoundCheckpoint) -> None:
+    """Refuse to go on with other processes or batches: steps would hold others, states be lost.
 
     Raises:
         CheckpointError: Names what was and what is.
@@ -260,6 +265,13 @@ def _check_processes(job: TrainingJob, found: FoundCheckpoint) -> None:
             f"{found.path}: written with parallel.strategy {strategy}, and it is "
             f"{_describe_strategy(job)} now: the optimizer's state could not be read",
             hint=f"set it back, {begin_anew}",
+        )
+    tokens = written.get("batch_tokens", job.stage.batch_tokens)
+    if tokens != job.stage.batch_tokens:  # the digest has `auto`
+        raise CheckpointError(
+            f"{found.path}: written with batches of {tokens:,} tokens, and `batch_tokens: auto` "
+            f"finds {job.stage.batch_tokens:,} here",
+            hint=f"copy {job.folder / BUDGET_FILE} of that run here, {begin_anew}",
         )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from posttrain.files import load_json, load_jsonl
 from tests.stages.conftest import environment
-from tests.stages.faults import limit_memory
+from tests.stages.faults import kill_at, limit_memory
 from tests.stages.started import Forked
 
 pytestmark = pytest.mark.slow
@@ -104,6 +104,24 @@ def test_a_batch_that_is_settled_by_itself_is_the_same_run_as_its_number(
     )
     assert again.returncode == 0, again.stderr
     assert "batch_tokens: " not in again.stderr
+
+
+def test_a_resumed_run_never_takes_other_batches(recipe, cache_dir, tmp_path):
+    """As on another machine, to which the checkpoints alone have been copied."""
+    settings = ("stages.sft.batch_tokens=auto", "stages.sft.save_every_steps=1")
+    killed = train(
+        tmp_path, cache_dir, *settings, before=partial(kill_at, "os.rename", "sft/final")
+    )
+    assert killed.returncode == -signal.SIGKILL
+    kept = tmp_path / "runs/one/sft/memory.json"
+    tokens = load_json(kept)["batch_tokens"]
+    kept.unlink()
+    before = partial(limit_memory, 2**30)
+    again = train(tmp_path, cache_dir, *settings, before=before)
+    assert again.returncode == 4, again.stderr
+    assert f"written with batches of {tokens:,} tokens, and `batch_tokens: auto`" in again.stderr
+    assert "memory.json of that run" in again.stderr
+    assert "Traceback" not in again.stderr
 
 
 def test_less_room_is_a_smaller_batch(recipe, cache_dir, tmp_path):

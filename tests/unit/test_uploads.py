@@ -21,6 +21,7 @@ def stage(tmp_path):
     folder = tmp_path / "demo" / "sft"
     folder.mkdir(parents=True)
     (folder / "started.json").write_text("{}")
+    (folder / "memory.json").write_text("{}")
     (folder.parent / "environment.json").write_text('{"threads": 1}')
     return folder
 
@@ -94,6 +95,7 @@ def test_a_checkpoint_is_copied_with_what_going_on_needs_and_its_manifest_last(
         "/sft/checkpoints/step-000002/MANIFEST.json",
         "/sft/checkpoints/step-000002/state/optimizer.bin",
         "/sft/checkpoints/step-000002/weights.bin",
+        "/sft/memory.json",
         "/sft/started.json",
     ]
     assert "warning" not in capsys.readouterr().err
