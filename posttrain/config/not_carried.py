@@ -6,17 +6,18 @@ _PACKED = "every batch is packed here, nothing is padded"
 _ALWAYS = "always so here"
 _OWN_OPTIMIZER = "there are optimizer: adamw, adamw_8bit, adafactor, muon"
 _BF16 = "compute.precision has fp32 and bf16"
-_ADAPTERS = "adapters are plain LoRA, or LoRA+ by lora.plus_ratio"
+_ADAPTERS = "adapters are LoRA, with lora.dora, lora.rslora and lora.plus_ratio"
 _PREFERENCE = "a dpo stage has the losses sigmoid, ipo and hinge"
 _TEXT_ONLY = "models of text alone are trained here"
-_UNPROVEN = "a compiled model has not been proven to train the same here"
+_COMPILED = "compute.compile compiles norms and gated layers, never the whole model"
+_FROZEN = "train_only and freeze name modules, lora.targets and lora.layers where adapters go"
 _PLANNED = "all batches of all steps are planned before the first one"
 _EXTEND = "an extend-tokenizer stage adds tokens"
 _SERVE = "posttrain serve has settings of its own"
 _MEMORY_MAP = "encoded rows are read from a memory map"
 _MEASURED = "validation is the loss per token over packed batches, nothing is gathered"
 _HUB = "a finished model is published with posttrain merge publish=REPO"
-_TRACKIO = "no tracker here: tensorboard, wandb, swanlab"
+_TRACKIO = "no tracker here: tensorboard, wandb, swanlab, mlflow"
 _PROCESSES = "start with torchrun; parallel says how processes share the work"
 _NEWEST = "the same command goes on from the newest intact checkpoint"
 _CHECKPOINTS = "validation is measured at every checkpoint: save_every_steps"
@@ -103,7 +104,7 @@ NOT_NEEDED: dict[str, str] = {
     "eval_on_each_dataset": "an evaluate stage has its own data",
     "eval_num_beams": "add an evaluate stage",
     "compute_accuracy": "token accuracy is measured always",
-    "early_stopping_steps": "all steps are run; checkpoints/best is kept beside the last one",
+    "early_stopping_steps": "early_stopping: {patience: N} counts validations, one a checkpoint",
     "include_effective_tokens_per_second": "metrics.jsonl has trained_tokens_per_second",
     "adapter_name_or_path": "model.path may be an adapter's folder",
     "adapter_folder": "model.path may be an adapter's folder",
@@ -124,7 +125,7 @@ NOT_NEEDED: dict[str, str] = {
     "print_param_status": "posttrain plan counts parameters",
     **dict.fromkeys(("quantization_method", "quantization_type"), "tuning: qlora is nf4"),
     **dict.fromkeys(("double_quantization", "quantization_device_map"), "tuning: qlora is nf4"),
-    "freeze_language_model": "every weight is trained, or adapters",
+    "freeze_language_model": _FROZEN,
     "do_sample": "add an evaluate stage",
     "use_mca": _PROCESSES,
     "resources_per_worker": _PROCESSES,
@@ -148,14 +149,14 @@ NOT_NEEDED: dict[str, str] = {
 MISSING: dict[str, str] = {
     **dict.fromkeys(("optim_args", "optim_target_modules", "use_adam_mini"), _OWN_OPTIMIZER),
     **dict.fromkeys(("use_galore", "use_apollo", "use_badam"), _OWN_OPTIMIZER),
-    **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), _UNPROVEN),
+    **dict.fromkeys(("torch_compile", "torch_compile_backend", "torch_compile_mode"), _COMPILED),
     "label_smoothing_factor": "the loss is the likelihood itself; dpo has label_smoothing",
     "parallelism_config": _PROCESSES,
     "project": _TRACKIO,
     "fp8": _BF16,
     "create_new_adapter": "an adapter is gone on with; merge it first to begin a new one",
     "module_dropout": _ADAPTERS,
-    "use_llama_pro": "all layers are trained, or adapters",
+    "use_llama_pro": "no layers are added; train_only names those to train",
     "shift_attn": "attention is exact over the whole row",
     "mixture_of_depths": "the model is trained as it is",
     "rope_scaling": "write it into the model's config.json",
@@ -185,7 +186,7 @@ _BY_START: dict[str, str] = {
     **dict.fromkeys(("image_", "video_", "audio_", "freeze_vision", "freeze_multi"), _TEXT_ONLY),
     **dict.fromkeys(("rdzv_", "ray_", "master_", "num_processes", "num_machines"), _PROCESSES),
     **dict.fromkeys(("hub_", "push_to_hub"), _HUB),
-    "freeze_": "all weights are trained, or adapters: tuning",
+    "freeze_": _FROZEN,
     "trackio_": _TRACKIO,
     "swanlab_": "told by `tracking:`; keys come from the environment",
     "export_": "a merge or quantize stage writes the model to hand over",

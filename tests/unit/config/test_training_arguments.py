@@ -113,7 +113,7 @@ def test_values_are_taken_as_they_are(load):
         ("remove_unused_columns: true", "the format decides"),
         ("dataloader_num_workers: 4", "memory map"),
         ("load_best_model_at_end: true", "final_model"),
-        ("torch_compile: true", "not been proven"),
+        ("torch_compile: true", "compute.compile compiles norms"),
         ("neftune_noise_alpha: 5", "here it is `stages.sft.neftune_alpha`"),
         ("push_to_hub: true", "publish"),
     ],
