@@ -25,7 +25,7 @@ class LossSpikeConfig(Config):
     factor: Annotated[float, Field(gt=1)] = 10.0
     """How many standard deviations above; these are estimated from the median distance to the
     median, and never taken for less than 2 % of it, nor than 0.01."""
-    window: Annotated[int, Field(ge=16)] = 64
+    window: Annotated[int, Field(ge=16, le=100_000)] = 64
     """Losses before that it is compared with; the first 16 steps are never spikes."""
     action: Literal["warn", "rollback", "stop"] = "warn"
     """Say it; or, before the step is applied, go back as `rollback` says, or stop."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
 from posttrain.config.base import Config, ConfigPath, StageName
 from posttrain.config.data import SampleDataStage, SourceConfig
@@ -77,7 +77,7 @@ class Recipe(Config):
     upload_to: UploadPlace | None = None
     """Folder or URL (`s3://bucket/folder`) that finished checkpoints and models are copied to in
     the background; keys come from the environment."""
-    stop_after_minutes: PositiveFloat | None = None
+    stop_after_minutes: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Save and stop after this time, as at Ctrl-C; the same command goes on."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """Run in order; each takes up where the last one's output is."""

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from posttrain.config.recipe import Recipe
 from posttrain.config.train import DpoStage, GrpoStage, SftStage
 
 DATA = {"sources": [{"path": "rows.jsonl"}]}
@@ -30,3 +31,12 @@ def test_a_metric_of_unknown_direction_needs_to_be_told():
         build(SftStage, "sft", keep_best="entropy")
     kept = {"metric": "chosen_log_ratio", "higher_is_better": True}
     assert build(DpoStage, "dpo", keep_best=kept).keep_best.higher_is_better
+
+
+def test_what_no_clock_and_no_memory_can_hold_is_refused():
+    with pytest.raises(ValidationError, match="less than or equal to 100000"):
+        build(SftStage, "sft", loss_spike={"window": 10**20})
+    recipe = {"name": "r", "model": {"path": "tiny"}, "stages": [{"stage": "sft", "data": DATA}]}
+    Recipe.model_validate({**recipe, "stop_after_minutes": 0.5})
+    with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+        Recipe.model_validate({**recipe, "stop_after_minutes": 1e300})
