@@ -134,9 +134,11 @@ def scale_learning_rate(optimizer: Any, scheduler: Any, factor: float) -> None:
 
     Args:
         optimizer: Whose groups know their first learning rate, as a scheduler leaves them.
-        scheduler: ``torch.optim.lr_scheduler.LambdaLR``.
+        scheduler: ``torch.optim.lr_scheduler.LambdaLR``, or accelerate's wrapper around it, which
+            there is where DeepSpeed builds the optimizer.
         factor: Of the first learning rate.
     """
+    scheduler = getattr(scheduler, "scheduler", scheduler)
     scheduler.base_lrs = [group["initial_lr"] * factor for group in optimizer.param_groups]
     step = scheduler.last_epoch
     for group, base, course in zip(
