@@ -109,8 +109,8 @@ class ComputeConfig(Config):
     compile: Literal["auto"] | bool = "auto"
     """torch.compile on norms and gated layers, in stages on fixed data: about a tenth faster behind
     half a minute of compiling. `auto` does it where a whole model is trained for half an hour or
-    more. Needs a C++ compiler, on a GPU Triton; if it fails, that is said and training goes on
-    without."""
+    more, but not with ZeRO-3: one GPU would hold the whole model. Needs a C++ compiler, on a GPU
+    Triton; if it fails, that is said and training goes on without."""
 
     @field_validator("precision", "weights", mode="before")
     @classmethod

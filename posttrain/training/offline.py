@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from posttrain.config.recipe import Recipe
 from posttrain.data.prepare import PreparedData
 from posttrain.data.store import ExampleStore
 from posttrain.models.compile import compile_parts
@@ -16,7 +17,7 @@ from posttrain.training.data import load_data
 from posttrain.training.fit import Course, fit
 from posttrain.training.model import build_model
 from posttrain.training.objective import Objective
-from posttrain.training.processes import StepBatches
+from posttrain.training.processes import StepBatches, shares_weights
 from posttrain.training.stage import TrainingJob, TrainingSummary
 
 
@@ -57,7 +58,7 @@ def train_offline(
     model = load(job)
     compile_parts(
         model,
-        job.recipe.compute.compile,
+        settle_compile(job.recipe),
         device=job.compute.device,
         tokens=int(schedule.batch_size_tokens.sum()),
     )
@@ -77,6 +78,15 @@ def train_offline(
     )
     end: Callable[..., TrainingSummary] = job.instead or fit
     return end(job, model, tokenizer, course)
+
+
+def settle_compile(recipe: Recipe) -> bool | str:
+    """What is wanted of ``models.compile``, which moves the whole model to the device.
+
+    With ZeRO-3 one device need not hold it, so `auto` leaves it where it is.
+    """
+    wanted = recipe.compute.compile
+    return False if wanted == "auto" and shares_weights(recipe.parallel) else wanted
 
 
 def plan_once(job: TrainingJob, store: ExampleStore) -> list[Any]:
