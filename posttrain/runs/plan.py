@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import yaml
@@ -16,7 +18,7 @@ from posttrain.logs import format_bytes
 from posttrain.models.load import load_base_config
 from posttrain.models.memory import MemoryEstimate, estimate_memory, weigh_cache
 from posttrain.runs.prepare import prepare_stages
-from posttrain.runs.rehearsal import build_round, rehearse_step
+from posttrain.runs.rehearsal import NotRehearsedError, build_round, rehearse_step
 from posttrain.runs.room import find_batch_tokens
 from posttrain.runs.tuning import count_stage_parameters, settle_tuning
 from posttrain.training.batches import Schedule, build_schedule
@@ -85,12 +87,19 @@ def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> 
         attention = foresee_attention(recipe, recipe.model)
         yield f"  attention   {attention or 'is settled where the GPU is'}"
     again = isinstance(stage, FixedDataStage) and stage.accumulate > 1
-    step = rehearse_step(recipe, stage, config, heaviest, again=again)
-    memory = estimate_memory(
-        total_parameters=total, trainable_parameters=trainable, held=held, step=step
+    weigh = partial(
+        estimate_memory, total_parameters=total, trainable_parameters=trainable, held=held
     )
-    parts = (f"{name} {format_bytes(size)}" for name, size in asdict(memory).items())
-    yield f"  memory      about {format_bytes(memory.total)}: {', '.join(parts)}"
+    try:
+        memory = weigh(step=rehearse_step(recipe, stage, config, heaviest, again=again))
+        parts = (f"{name} {format_bytes(size)}" for name, size in asdict(memory).items())
+        yield f"  memory      about {format_bytes(memory.total)}: {', '.join(parts)}"
+    except NotRehearsedError as error:
+        memory = weigh(step=Counter(gradients=held.trained * trainable))
+        yield (
+            f"  memory      could not be estimated: {error}; weights, gradients and optimizer "
+            f"alone take {format_bytes(memory.total)} with the process"
+        )
     if isinstance(stage, GrpoStage | PpoStage):
         yield from _plan_writing(stage, data, config, memory)
     if recipe.parallel.strategy != "ddp":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from posttrain.config.recipe import Recipe
 from posttrain.config.train import DpoStage, GrpoStage, MlmStage, PpoStage, RewardStage
+from posttrain.errors import PosttrainError
 from posttrain.layout import Segment, build_batch
 from posttrain.models.attention import register_attention
 from posttrain.models.attention.choose import Attention, settle_attention
@@ -41,6 +42,10 @@ _MOST_LAYERS = 8
 _HOLES = 0.25
 
 
+class NotRehearsedError(Exception):
+    """A step cannot be done on shapes alone; the message says what it ended with."""
+
+
 def rehearse_step(
     recipe: Recipe, stage: Any, config: Any, packed: dict[str, Any], *, again: bool
 ) -> Counter[str]:
@@ -56,9 +61,26 @@ def rehearse_step(
     Returns:
         Bytes of ``activations``, ``head`` and ``gradients`` at the fullest moment, and of holes
         that the ``allocator`` leaves between them.
+
+    Raises:
+        NotRehearsedError: The model's code wants values, or what shapes do not tell.
     """
+    try:
+        return _rehearse_layers(recipe, stage, config, to_tensors(_finish(stage, packed)), again)
+    except PosttrainError:
+        raise
+    except Exception as error:  # whatever code of a model's own makes of tensors without values
+        said = str(error).strip().splitlines() or [""]
+        text = f"{type(error).__name__}: {said[0]}" if said[0] else type(error).__name__
+        raise NotRehearsedError(
+            f"a step on shapes alone, without values, ends with {text}"
+        ) from error
+
+
+def _rehearse_layers(
+    recipe: Recipe, stage: Any, config: Any, batch: dict[str, Any], again: bool
+) -> Counter[str]:
     layers = int(config.get_text_config().num_hidden_layers)
-    batch = to_tensors(_finish(stage, packed))
     if layers <= _MOST_LAYERS:
         return _rehearse(recipe, stage, config, batch, again)
     few, more = (

@@ -18,7 +18,7 @@ from posttrain.files import load_json, write_json
 from posttrain.logs import format_bytes, say
 from posttrain.models.memory import MemoryEstimate, estimate_memory
 from posttrain.runs.folder import POLL_SECONDS
-from posttrain.runs.rehearsal import rehearse_step
+from posttrain.runs.rehearsal import NotRehearsedError, rehearse_step
 from posttrain.runs.tuning import count_stage_parameters
 from posttrain.runtime import is_main_process, world_size
 from posttrain.training.batches import build_schedule
@@ -29,6 +29,8 @@ _SHARE = 0.8
 # More would make steps few rather than fast.
 _MOST_TOKENS = 65_536
 _ROUND_TOKENS = 256
+# Where there is no estimate; a batch that does not fit is cut in training.
+_BLIND_TOKENS = 2048
 
 
 def settle_batch_tokens(
@@ -75,9 +77,16 @@ def find_batch_tokens(
     a_pass = int(data.train.lengths.sum()) // (stage.accumulate * world_size())
     most = max(longest, min(_MOST_TOKENS, a_pass))
     small = max(longest, 1024)
-    sizes = [
-        _weigh(recipe, stage, data, config, tokens).total for tokens in (longest, small, 2 * small)
-    ]
+    try:
+        sizes = [
+            _weigh(recipe, stage, data, config, tokens).total
+            for tokens in (longest, small, 2 * small)
+        ]
+    except NotRehearsedError as error:
+        return (
+            max(longest, min(_BLIND_TOKENS, most)),
+            f"memory could not be estimated: {error}; a batch that does not fit is halved",
+        )
     if sizes[0] > limit:
         raise ConfigError(
             f"stage `{stage.name}`: batch_tokens: auto finds no room: the longest example of "

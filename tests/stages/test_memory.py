@@ -1,6 +1,7 @@
 """Memory that is too small, in a real run through the command line."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posttrain.files import load_json, load_jsonl
+from posttrain.files import load_json, load_jsonl, write_json
+from posttrain.models.tiny import ensure_tiny
 from tests.stages.conftest import environment
 from tests.stages.faults import kill_at, limit_memory
 from tests.stages.started import Forked
@@ -44,10 +46,14 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def train(folder: Path, cache: Path, *arguments: str, before=None):
+    return run(folder, cache, "train", "one.yaml", *arguments, before=before)
+
+
+def run(folder: Path, cache: Path, *arguments: str, before=None):
     place = folder / "streams"
     place.mkdir(exist_ok=True)
     process = Forked(
-        ["train", "one.yaml", *arguments],
+        list(arguments),
         place,
         folder=folder,
         environment=environment(cache),
@@ -184,3 +190,36 @@ def test_processes_end_together_where_one_row_is_too_large(recipe, cache_dir, tm
     assert code != 0
     assert "this example of" in errors
     assert "alone does not fit" in errors
+
+
+OWN = """\
+import torch
+from transformers import Qwen3ForCausalLM
+
+
+class OwnForCausalLM(Qwen3ForCausalLM):
+    def forward(self, input_ids=None, **inputs):
+        torch.unique(input_ids)  # how many there are, no shape tells
+        return super().forward(input_ids=input_ids, **inputs)
+"""
+
+
+def test_a_model_whose_memory_cannot_be_estimated_is_planned_and_trained(
+    recipe, cache_dir, tmp_path
+):
+    own = tmp_path / "own"
+    shutil.copytree(ensure_tiny("tiny"), own)
+    (own / "modeling_own.py").write_text(OWN)
+    config = load_json(own / "config.json")
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    config["architectures"] = ["OwnForCausalLM"]
+    write_json(own / "config.json", config)
+    settings = ("model.path=own", "model.trust_remote_code=true", "stages.sft.batch_tokens=auto")
+    planned = run(tmp_path, cache_dir, "plan", "one.yaml", *settings)
+    assert planned.returncode == 0, planned.stderr
+    assert "memory      could not be estimated: a step on shapes alone" in planned.stdout
+    assert "Exception: aten._unique2" in planned.stdout
+    trained = train(tmp_path, cache_dir, *settings)
+    assert trained.returncode == 0, trained.stderr
+    assert "batch_tokens: 2,048 (memory could not be estimated: a step on" in trained.stderr
+    assert load_json(tmp_path / "runs/one/sft/memory.json")["batch_tokens"] == 2048
