@@ -35,7 +35,8 @@ _ONLINE = {
     "prompts_per_rollout": 16,
     "max_new_tokens": 96,
     "batch_tokens": 8192,
-    "rewards": {"answer": 1.0},
+    "rewards": {"answer": 1.0, "format": 0.5},
+    "learning_rate": 1e-4,
 }
 CASES: dict[str, Case] = {
     "process": ("least", "sft", {"batch_tokens": 512}, {}),
@@ -130,49 +131,57 @@ def build_recipe(name: str, folder: Path, threads: int) -> dict[str, Any]:
     data: dict[str, Any] = {"sources": [{"from_stage": "rows"}]}
     if kind == "mlm":
         data["block_tokens"] = 512
+    # A model that never answers right has nothing to learn from.
+    before = {
+        "stage": "sft", "name": "before", "data": data, "steps": 30, "batch_tokens": 2048,
+        "learning_rate": 4e-3,
+    }  # fmt: skip
     filled = {"stage": kind, "name": "train", "data": data, "steps": 2, **stage}
     return {
-        "name": re.sub(r"\W+", "-", name),
+        "name": re.sub(r"\W+", "-", name.lower()),
         "output": str(folder / "runs"),
         "model": {"path": build_model(shape, folder)},
         "compute": {"threads": threads, "precision": "fp32", "device": "cpu"},
         **settings,
         "stages": [
             {"stage": "sample-data", "name": "rows", "kind": rows.get(kind, "math"), "num": 600},
+            *([before] if kind in ("grpo", "ppo") else []),
             {key: value for key, value in filled.items() if value is not None},
         ],
     }
 
 
-def run(*arguments: str, folder: Path, threads: int) -> str:
-    """Run a command of ours in a new process, and return what it shows."""
+def train(path: Path, threads: int) -> None:
+    """Train a recipe in a new process."""
     done = subprocess.run(
-        [sys.executable, "-m", "posttrain", *arguments],
-        cwd=folder,
+        [sys.executable, "-m", "posttrain", "train", path.name],
+        cwd=path.parent,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return done.stdout
 
 
 def read_sizes(said: str, line: str) -> dict[str, float]:
     """Read a line of `plan`: MiB by name, and the sum that it says as `about`."""
-    (found,) = re.findall(rf"^  {line} +(.*)$", said, re.MULTILINE) or [""]
+    found = ["", *re.findall(rf"^  {line} +(.*)$", said, re.MULTILINE)][-1]  # of the last stage
     parts = re.findall(r"(\w+) (\d[\d,.]*) ([KMGT]?i?B)\b", f"{line} {found}")
     return {name: float(size.replace(",", "")) * _UNITS[unit] for name, size, unit in parts}
 
 
 def compare(name: str, folder: Path, threads: int) -> tuple[float, float, dict[str, float]]:
     """Measure a case and estimate it, both MiB; with the parts of the estimate."""
+    from posttrain.config.load import load_recipe
+    from posttrain.runs.plan import plan_recipe
+
     recipe = build_recipe(name, folder, threads)
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe))
-    run("train", path.name, folder=folder, threads=threads)
+    train(path, threads)
     done = json.loads((folder / "runs" / recipe["name"] / "train" / "stage.json").read_text())
-    said = run("plan", path.name, folder=folder, threads=threads)
+    said = plan_recipe(load_recipe(path, []))
     parts = read_sizes(said, "memory")
     step, writing, reference = (
         sum(parts.values()) - parts["about"],

@@ -1,6 +1,7 @@
 """Memory that is too small, in a real run through the command line."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,3 +224,29 @@ def test_a_model_whose_memory_cannot_be_estimated_is_planned_and_trained(
     assert trained.returncode == 0, trained.stderr
     assert "batch_tokens: 2,048 (memory could not be estimated: a step on" in trained.stderr
     assert load_json(tmp_path / "runs/one/sft/memory.json")["batch_tokens"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "tuning"),
+    [("sft", "math", "full"), ("sft", "math", "lora"), ("dpo", "preference", "full")],
+)
+def test_the_peak_is_what_plan_says(kind, rows, tuning, cache_dir, tmp_path):
+    """A new process: what a forked one holds of the others' imports would count too."""
+    (tmp_path / "one.yaml").write_text(
+        RECIPE.replace("kind: math, num: 200", f"kind: {rows}, num: 600")
+        .replace("stage: sft", f"stage: {kind}")
+        .replace("steps: 3", "steps: 2")
+        .replace("6144", "8192")
+        + f"tuning: {tuning}\n"
+    )
+    started = [sys.executable, "-m", "posttrain", "train", "one.yaml"]
+    done = subprocess.run(
+        started, cwd=tmp_path, env=environment(cache_dir), capture_output=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    peak = load_json(tmp_path / f"runs/one/{kind}/stage.json")["peak_memory_bytes"] / 2**20
+    planned = run(tmp_path, cache_dir, "plan", "one.yaml")
+    said = planned.stdout.split("  memory ")[1].split(":")[1].splitlines()[0]
+    units = {"B": 2**-20, "KiB": 2**-10, "MiB": 1, "GiB": 1024}
+    parts = re.findall(r"([\d.]+) ([KMG]?i?B)", said)
+    assert sum(float(size) * units[unit] for size, unit in parts) == pytest.approx(peak, rel=0.15)

@@ -1,5 +1,7 @@
 import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +83,13 @@ def test_peak_memory_covers_what_was_just_held():
     block = np.ones(2**23)  # 64 MiB
     assert peak_memory_bytes() > block.nbytes + 2**25
     assert peak_memory_bytes() < 2**40
+
+
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    block = np.ones(2**27)  # 1 GiB
+    code = "from posttrain.runtime import peak_memory_bytes; print(peak_memory_bytes())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < block.nbytes / 2
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(None, True), ("0", True), ("3", False)])
