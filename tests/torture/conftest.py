@@ -30,7 +30,8 @@ stages:
     keep_last: 2
 """
 TIMES = {
-    "seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second", "mfu",
+    "seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second",
+    "examples_per_second", "mfu",
     "memory_bytes",
 }  # fmt: skip
 
