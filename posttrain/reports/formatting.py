@@ -27,12 +27,6 @@ def format_points(difference: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", MINUS)
 
 
-def format_difference(difference: float, interval: Sequence[float]) -> str:
-    """Write a difference with its 95 % interval: ``+12.0 points (+8.1 to +15.9)``."""
-    low, high = (format_points(bound) for bound in interval)
-    return f"{format_points(difference)} points ({low} to {high})"
-
-
 def is_share(metric: str) -> bool:
     """Whether a metric counts what is right among all, as accuracy does."""
     return metric == "accuracy" or metric.endswith("_share")

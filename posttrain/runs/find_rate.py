@@ -39,7 +39,7 @@ def find_rates(recipe: Recipe) -> Iterator[str]:
         PosttrainError: Unusable data or model.
     """
     settings = recipe.compute
-    compute = choose_compute(settings.device, settings.precision, settings.threads)
+    compute = choose_compute(settings.device, settings.arithmetic, settings.threads)
     compute.apply()
     progress = Progress(recipe, run_folder(recipe))
     models = [stage.name for stage in recipe.stages if stage.stage in MODEL_STAGES]

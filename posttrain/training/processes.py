@@ -92,13 +92,20 @@ def least_over_processes(value: float) -> float:
 
 
 def average_gradients(model: torch.nn.Module) -> None:
-    """Replace every gradient by its mean over all processes.
+    """Replace every gradient by its mean over all processes; one that a process lacks counts as 0.
 
     Not by DDP in its last backward pass: where memory runs out in it, the others wait for ever.
     """
     if not dist.is_initialized():
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    # An expert that no token was sent to has a gradient in some processes only.
+    given = torch.tensor([p.grad is not None for p in trained], device=trained[0].device).int()
+    dist.all_reduce(given)
+    for parameter, count in zip(trained, given.tolist(), strict=True):
+        if count and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in trained if p.grad is not None]
     bucket: list[Tensor] = []
     for number, gradient in enumerate(gradients, start=1):
         bucket.append(gradient)
