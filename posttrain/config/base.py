@@ -44,6 +44,24 @@ class Config(BaseModel):
         return values
 
 
+def find_inside(model: type[BaseModel], name: str) -> list[str]:
+    """Find the sections right below a part of a recipe that have a key of this name.
+
+    Args:
+        model: The part's class.
+        name: As somebody wrote it, one level too high.
+
+    Returns:
+        Keys such as ``data.block_tokens``.
+    """
+    return [
+        f"{section}.{name}"
+        for section, field in model.model_fields.items()
+        for kind in (field.annotation, *get_args(field.annotation))
+        if isinstance(kind, type) and issubclass(kind, Config) and name in kind.model_fields
+    ]
+
+
 class KeyMistakesError(ValueError):
     """Mistakes in a mapping whose keys are not fields of ours; each is told at its own line.
 

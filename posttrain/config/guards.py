@@ -99,8 +99,9 @@ class GuardedStage(Config):
 
     @model_validator(mode="after")
     def _check_metrics(self) -> GuardedStage:
+        ranking = "keep_best.metric" if self.keep_best.metric else "early_stopping.metric"
         for key, metric in (
-            ("keep_best.metric", self.ranked_by),
+            (ranking, self.ranked_by),
             ("early_stopping.metric", self.watched),
         ):
             if metric not in self.validation_metrics:
@@ -108,11 +109,13 @@ class GuardedStage(Config):
                     f"{key}: `{metric}` is not measured; "
                     f"there is: {', '.join(self.validation_metrics)}"
                 )
-            known = metric in HIGHER_IS_BETTER or metric == self.keep_best.metric
-            if not known:  # `keep_best` itself asks for it
+            ranked = self.keep_best if metric == self.keep_best.metric else None
+            if metric not in HIGHER_IS_BETTER and (
+                ranked is None or ranked.higher_is_better is None
+            ):
                 raise ValueError(
-                    f"{key}: whether a higher `{metric}` is better is not known; name it in "
-                    "`keep_best`, with `higher_is_better`"
+                    f"{key}: say whether a higher `{metric}` is better, by `keep_best: "
+                    f"{{metric: {metric}, higher_is_better: true}}` or false"
                 )
         return self
 

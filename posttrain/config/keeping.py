@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, PositiveInt
 
 from posttrain.config.base import Config, Located
 
@@ -40,13 +40,6 @@ class KeepBestConfig(Config):
     def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
         """Take the name of a metric."""
         return {"metric": str(value)} if isinstance(value, str) else None
-
-    @model_validator(mode="after")
-    def _check_direction(self) -> KeepBestConfig:
-        known = self.metric is None or self.metric in HIGHER_IS_BETTER
-        if not known and self.higher_is_better is None:
-            raise ValueError(f"say whether a higher `{self.metric}` is better: `higher_is_better`")
-        return self
 
 
 def _resolve_place(value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from posttrain.config.base import KeyMistakesError, Located
+from posttrain.config.base import KeyMistakesError, Located, find_inside
 from posttrain.config.classes import (
     expand_shorthands,
     find_tag,
@@ -351,7 +351,8 @@ def _describe(problem: Any, document: _Document, source: str, root: type[BaseMod
     kind, message = problem["type"], problem["msg"]
     if kind == "extra_forbidden":
         known = list(model.model_fields) if model else []
-        near = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
+        near = find_inside(model, str(key[-1])) if model else []
+        near += difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         typed = where.startswith("command line")
         whole = root is Recipe and len(key) == 1 and not typed
@@ -369,7 +370,9 @@ def _describe(problem: Any, document: _Document, source: str, root: type[BaseMod
             f"{where}: `{name}.{tag}: {problem['ctx']['tag']}` is no {tag}; "
             f"known: {problem['ctx']['expected_tags']}"
         )
-    message = message.removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ").replace("a valid tuple", "a list")
+    message = message.replace("a valid dictionary", "a mapping, {key: value}")
+    message = message.partition(" or instance of ")[0]
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
     label = f"`{name}`: " if name else ""

@@ -43,6 +43,7 @@ OLD_NAMES: dict[str, str] = {
     "load_in_4bit": "tuning",
     "lora_rank": "lora.rank",
     "lora_r": "lora.rank",
+    "r": "lora.rank",
     "lora_alpha": "lora.alpha",
     "lora_dropout": "lora.dropout",
     "lora_target_modules": "lora.targets",

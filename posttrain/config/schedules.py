@@ -60,6 +60,9 @@ def check_options(schedule: str, options: dict[str, Any]) -> dict[str, Any]:
             hint = f"did you mean `{near[0]}`?" if near else listed
             mistakes[name] = f"`schedule: {schedule}` has no such option; {hint}"
             continue
+        if isinstance(value, bool):
+            mistakes[name] = f"is no switch; it cannot be {str(value).lower()}"
+            continue
         try:
             checked[name] = TypeAdapter(known[name]).validate_python(value)
         except Refused as error:

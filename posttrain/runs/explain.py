@@ -69,7 +69,9 @@ def _describe_run(folder: Path) -> list[str]:
             lines.append(f"  {stage['name']} ({stage['stage']}): not finished")
             continue
         done = load_json(marker)
-        figures = ", ".join(f"{k} {_short(v)}" for k, v in done.get("summary", {}).items())
+        figures = ", ".join(
+            f"{k} {_short(v)}" for k, v in done.get("summary", {}).items() if v not in ("", None)
+        )
         lines.append(
             f"  {stage['name']} ({stage['stage']}): done {done['finished_at']} in "
             f"{format_duration(done['seconds'])}; {figures}"

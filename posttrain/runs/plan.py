@@ -21,6 +21,7 @@ from posttrain.runs.prepare import prepare_stages
 from posttrain.runs.rehearsal import NotRehearsedError, build_round, rehearse_step
 from posttrain.runs.room import find_batch_tokens
 from posttrain.runs.tuning import count_stage_parameters, settle_tuning
+from posttrain.training.arguments import check_passed_on
 from posttrain.training.batches import Schedule, build_schedule
 from posttrain.training.model import foresee_attention
 from posttrain.training.rewards import check_references
@@ -59,6 +60,7 @@ def plan_recipe(recipe: Recipe) -> str:
 
 
 def _plan_stage(recipe: Recipe, stage: Any, data: PreparedData, config: Any) -> Iterator[str]:
+    check_passed_on(stage, device=recipe.compute.device)
     report = data.report
     yield (
         f"  rows        {report['rows_read']:,} read = {report['rows_used']:,} used + "

@@ -24,6 +24,8 @@ def verify_folder(folder: Path) -> None:
         CheckpointError: There is no manifest.
         VerificationError: A file has changed, or is gone.
     """
+    if not folder.exists():
+        raise CheckpointError(f"{folder} does not exist", hint="look at the folders below runs/")
     places = _find_places(folder)
     if not places:
         raise CheckpointError(

@@ -103,6 +103,8 @@ def _build(settings: dict[str, Any], stage: TrainingStage) -> Any:
         if not stage.training_args:
             raise
         reason = str(error).strip().splitlines()[0]
+        if isinstance(error, KeyError):  # its text is the value alone
+            reason = f"it knows no {reason}"
         raise ConfigError(
             f"stage `{getattr(stage, 'name', '')}`: transformers refuses "
             f"`training_args: {stage.training_args}`: {reason}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from posttrain.config.optimizer import OptimizerConfig
 from posttrain.errors import ConfigError
 
+_ROUNDING = 1 + 1e-6  # the schedules multiply and divide by the rate
+
 
 def scheduler_name(stage: OptimizerConfig) -> str:
     """What transformers calls the schedule."""
@@ -70,5 +72,11 @@ def plan_rates(stage: OptimizerConfig, steps: int) -> list[float]:
             f"`schedule: {stage.schedule}` goes from {min(rates):.1e} to {max(rates):.1e} in "
             f"{steps:,} steps; a rate must not be below 0, nor always 0",
             hint="look at warmup, warmup_steps and schedule_options",
+        )
+    if max(rates) > stage.learning_rate * _ROUNDING:
+        raise ConfigError(
+            f"`schedule: {stage.schedule}` with `schedule_options: {stage.schedule_options}` rises "
+            f"to {max(rates):.1e}, above `learning_rate: {stage.learning_rate:.1e}`",
+            hint="give a share by min_lr_rate, or a min_lr below the learning rate",
         )
     return rates

@@ -44,6 +44,9 @@ def test_whole_recipe_trains_measures_reports_and_is_not_run_twice(cli, recipe, 
     compared = cli("compare", str(run / "tuned"), str(run / "base"), "--html", "c.html")
     assert compared.returncode == 0, compared.stderr
     assert (tmp_path / "c.html").is_file()
+    whole = cli("explain", str(run)).stdout
+    assert "trained_tokens" in whole
+    assert "stopped_early" not in whole
     answered = cli("chat", str(run), "max_new_tokens=8", stdin="What is 3 plus 4?\n\n")
     assert answered.returncode == 0, answered.stderr
 

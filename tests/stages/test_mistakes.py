@@ -34,6 +34,11 @@ def test_typo_in_a_recipe(cli, recipe):
     complain(result, 2, f"small.yaml:{line}", "did you mean `learning_rate`?")
 
 
+def test_plan_tries_what_is_passed_on_to_transformers(cli, recipe):
+    result = cli("plan", str(recipe), "stages.sft.training_args.log_level=shout")
+    complain(result, 2, "transformers refuses", "it knows no 'shout'")
+
+
 def test_recipe_that_does_not_exist(cli):
     complain(cli("run", "nowhere.yaml"), 2, "nowhere.yaml", "cannot read the recipe")
 

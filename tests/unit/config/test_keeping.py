@@ -24,6 +24,10 @@ def test_a_metric_that_the_method_does_not_measure_is_refused_with_those_it_does
         build(SftStage, "sft", keep_best="reward")
     with pytest.raises(ValidationError, match="there is: reward, accuracy"):
         build(GrpoStage, "grpo", keep_best="loss")
+    with pytest.raises(ValidationError, match="`acuracy` is not measured; there is: loss"):
+        build(SftStage, "sft", keep_best="acuracy")
+    with pytest.raises(ValidationError, match="early_stopping.metric: `reward` is not measured"):
+        build(SftStage, "sft", early_stopping={"metric": "reward"})
 
 
 def test_a_metric_of_unknown_direction_needs_to_be_told():

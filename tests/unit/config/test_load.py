@@ -53,6 +53,16 @@ def test_unknown_key_names_line_and_nearest_key(write, old, new, line, key, near
     assert f"{path}:{line}: unknown key `{key}`; did you mean `{nearest}`?" in mistake_in(path)
 
 
+def test_key_one_level_too_high_is_told_its_place(write):
+    text = RECIPE.replace("    epochs: 2", "    max_tokens: 64")
+
+    assert "did you mean `data.max_tokens`?" in mistake_in(write(text))
+
+
+def test_rank_by_its_letter_is_told_its_name(write):
+    assert "here it is `lora.rank`" in mistake_in(write(RECIPE + "lora: {r: 8}\n"))
+
+
 def test_unknown_key_like_no_other_lists_the_known_ones(write):
     message = mistake_in(write(RECIPE + "zzz: 1\n"))
 
@@ -101,6 +111,8 @@ def test_missing_key_is_named(write, old, key):
         ("lora: {dropout: 1}", "less than 1"),
         ("lora: {alpha: .inf}", "finite"),
         ("compute: {threads: 0}", "greater than 0"),
+        ("lora: {targets: all}", "should be a list"),
+        ("compute: cpu", "should be a mapping, {key: value}"),
     ],
 )
 def test_wrong_value_names_its_line_and_reason(write, line, reason):

@@ -40,6 +40,7 @@ def test_options_are_taken(load):
         ("constant", "num_cycles: 2", "it has none"),
         ("polynomial", "power: two", "should be a valid number"),
         ("polynomial", "lr_end: -1", "greater than or equal to 0"),
+        ("cosine_with_min_lr", "min_lr: yes", "is no switch; it cannot be true"),
         ("inverse_sqrt", "timescale: 0", "greater than 0"),
     ],
 )

@@ -81,6 +81,11 @@ def test_what_was_not_copied_is_told(run, capsys):
     assert said.count("not at s3") == 1
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        verify_folder(tmp_path / "nowhere")
+
+
 def test_a_folder_without_anything_of_ours_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="no MANIFEST"):
         verify_folder(tmp_path)

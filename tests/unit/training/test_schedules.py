@@ -126,6 +126,12 @@ def test_options_that_do_not_fit_the_rate_are_found_before_anything_is_spent():
         plan_rates(stage_for("polynomial", schedule_options={"lr_end": 0.5}), STEPS)
 
 
+def test_a_least_rate_above_the_rate_is_refused():
+    # As where a share, `min_lr_rate: 0.1`, was meant.
+    with pytest.raises(ConfigError, match=r"rises to 1.0e-01, above `learning_rate: 1.0e-02`"):
+        plan_rates(stage_for("cosine_with_min_lr", schedule_options={"min_lr": 0.1}), STEPS * 50)
+
+
 def test_one_step_that_is_all_warm_up_is_refused():
     with pytest.raises(ConfigError, match="always 0"):
         plan_rates(stage_for("cosine", warmup_steps=None, warmup=0.9), 1)
