@@ -26,7 +26,7 @@ def test_a_metric_that_the_method_does_not_measure_is_refused_with_those_it_does
         build(GrpoStage, "grpo", keep_best="loss")
     with pytest.raises(ValidationError, match="`acuracy` is not measured; there is: loss"):
         build(SftStage, "sft", keep_best="acuracy")
-    with pytest.raises(ValidationError, match="early_stopping.metric: `reward` is not measured"):
+    with pytest.raises(ValidationError, match=r"early_stopping\.metric: `reward` is not measured"):
         build(SftStage, "sft", early_stopping={"metric": "reward"})
 
 

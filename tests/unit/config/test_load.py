@@ -59,6 +59,12 @@ def test_key_one_level_too_high_is_told_its_place(write):
     assert "did you mean `data.max_tokens`?" in mistake_in(write(text))
 
 
+def test_no_class_of_ours_is_in_a_message(write):
+    message = mistake_in(write(RECIPE), "compute=[cpu]")
+
+    assert message.endswith("`compute`: Input should be a mapping, {key: value}")
+
+
 def test_rank_by_its_letter_is_told_its_name(write):
     assert "here it is `lora.rank`" in mistake_in(write(RECIPE + "lora: {r: 8}\n"))
 
