@@ -27,10 +27,13 @@ class LiveBytes(TorchDispatchMode):
     Args:
         model: Its parameters are not counted; their gradients are told apart.
         vocabulary: Tensors with a side of this length belong to the head.
+        keep_gradients: Whether they stay; else they are as if added to those that are there, which
+            the caller counts.
     """
 
-    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+    def __init__(self, model: nn.Module, vocabulary: int, *, keep_gradients: bool = True) -> None:
         super().__init__()
+        self._keep_gradients = keep_gradients
         self._vocabulary = vocabulary
         self._kinds: dict[int, tuple[int, str]] = {}
         self._now: Counter[str] = Counter()
@@ -91,6 +94,8 @@ class LiveBytes(TorchDispatchMode):
             self._kinds[key] = (size, "gradients")
             self._now[kind] -= size
             self._now["gradients"] += size
+        if not self._keep_gradients:
+            parameter.grad = None
 
     def __exit__(self, *error: Any) -> None:
         for hook in self._hooks:

@@ -126,14 +126,11 @@ def _rehearse(
         imagine_weights(model)
         if recipe.tuning == "qlora":
             unpack_weights(model)
-        for parameter in model.parameters():
-            if again and parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
         inputs = {
             name: fake.from_tensor(value) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
-        live = LiveBytes(model, config.get_text_config().vocab_size)
+        live = LiveBytes(model, config.get_text_config().vocab_size, keep_gradients=not again)
         objective = _objective(stage)
         with live:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -84,7 +84,10 @@ def test_checkpointing_adapters_and_shorter_batches_hold_less():
 def test_gradients_of_an_earlier_batch_are_there_whole():
     config = load_base_config(build()[0].model)
     held = 4 * 1_955_328
-    assert count(again=True)["gradients"] >= held > count()["gradients"]
+    again = count(again=True)["gradients"]
+    assert again >= held > count()["gradients"]
+    # One at a time is added to them; the largest is that of the embedding.
+    assert again < 1.5 * held
     assert config.vocab_size
 
 
