@@ -58,6 +58,7 @@ def migrate_file(config: MigrateConfig) -> str:
         used = name in stages or (name, stages) == ("ppo", ["grpo"])
         if isinstance(old.get(name), dict) and not used:
             dropped.append((name, f"another kind of training; migrate again with stage={name}"))
+    _settle_alpha(old, recipe, comments)
     recipe["stages"] = recipe.pop("stages")  # last, below what all stages share
     head = [
         f"# From {config.source.name} by posttrain migrate; {why}.",
@@ -136,6 +137,16 @@ def _settings_for(stage: str, stages: list[str], old: dict[str, Any]) -> Iterato
     yield from flatten(shared)
     if isinstance(old.get(own), dict):
         yield from flatten({own: old[own]})
+
+
+def _settle_alpha(
+    old: dict[str, Any], recipe: dict[str, Any], comments: dict[tuple[str | int, ...], str]
+) -> None:
+    """Write down LLaMA-Factory's scale of adapters where the file leaves it to its default."""
+    lora = recipe.get("lora", {})
+    if "finetuning_type" in old and "rank" in lora and "alpha" not in lora:
+        lora["alpha"] = 2 * lora["rank"]
+        comments["lora", "alpha"] = "LLaMA-Factory's default: twice the rank"
 
 
 def _slug(text: str) -> str:

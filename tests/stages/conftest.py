@@ -40,8 +40,9 @@ stages:
 
 def environment(cache: Path) -> dict[str, str]:
     """The environment of a user's shell, with our own cache and few threads."""
+    shell = {k: v for k, v in os.environ.items() if not k.startswith("POSTTRAIN_")}
     return {
-        **os.environ,
+        **shell,
         "POSTTRAIN_CACHE": str(cache),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -222,7 +222,7 @@ def test_a_llama_factory_yaml_with_its_registry(migrate, tmp_path):
     (stage,) = recipe.stages
     sources = [(source.path, source.limit) for source in stage.data.sources]
     assert sources == [(tmp_path / "data/who.json", 1000), (tmp_path / "data/a.json", 1000)]
-    assert recipe.lora.targets == "all-linear"
+    assert (recipe.lora.targets, recipe.lora.rank, recipe.lora.alpha) == ("all-linear", 8, 16)
     assert (stage.data.split.validation, stage.warmup, stage.schedule) == (0.1, 0.1, "cosine")
     assert (stage.log_every_steps, stage.save_every_steps) == (10, 500)
     for key in ("template", "overwrite_output_dir", "eval_strategy", "do_train"):
