@@ -74,7 +74,7 @@ CASES = {
     "sft-small8": Case("small8", ("ours", "trl-best", "transformers"), steps=1),
     "sft-lora": Case("tiny", ("ours", "trl-best", "transformers"), steps=8, tuning="lora"),
     "sft-lora-small8": Case("small8", ("ours", "trl-best"), steps=1, tuning="lora"),
-    "dpo": Case("tiny", _DPO, steps=6, preference=True),
+    "dpo": Case("tiny", _DPO, tokens=4096, steps=3, preference=True),
     "cuda-0.6b": Case(
         "qwen3-0.6b", _SFT, tokens=16_384, rows_a_batch=32, steps=10, device="cuda"
     ),
