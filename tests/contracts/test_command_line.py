@@ -58,12 +58,20 @@ def test_every_help_has_examples_of_its_own_command(command):
     assert re.search(rf"\$ .*posttrain {command}\b", result.stdout)
 
 
-def test_help_takes_under_0_3_seconds():
-    assert best_seconds(start("--help"), enough=0.3) < 0.3
+@pytest.fixture(scope="module")
+def bare_seconds() -> float:
+    """What typer and rich take to be there, on this machine beside what else it is doing."""
+    return best_seconds("import typer.rich_utils, rich.markdown", enough=0.0)
 
 
-def test_check_takes_under_0_6_seconds():
-    assert best_seconds(start("check", "recipes/demo.yaml"), enough=0.6) < 0.6
+def test_help_takes_a_tenth_of_a_second_more_than_typer(bare_seconds):
+    most = bare_seconds + 0.1
+    assert best_seconds(start("--help"), enough=most) < most
+
+
+def test_check_takes_four_tenths_of_a_second_more_than_typer(bare_seconds):
+    most = bare_seconds + 0.4
+    assert best_seconds(start("check", "recipes/demo.yaml"), enough=most) < most
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "recipes/demo.yaml"], ["schema"]])
