@@ -57,13 +57,19 @@ def write_checkpoint(root: Path, step: int, details: dict[str, Any]) -> Iterator
 def write_manifest(folder: Path, details: dict[str, Any]) -> None:
     """List every file of a folder with size and sha256 in its MANIFEST.json."""
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != MANIFEST]
-    with ThreadPoolExecutor(_READERS) as readers:  # sha256 lets go of the interpreter
-        digests = readers.map(digest_file, paths)
-        files = {
-            str(path.relative_to(folder)): {"size_bytes": path.stat().st_size, "sha256": digest}
-            for path, digest in zip(paths, digests, strict=True)
-        }
+    files = {
+        str(path.relative_to(folder)): {"size_bytes": path.stat().st_size, "sha256": digest}
+        for path, digest in zip(paths, _digest_files(paths), strict=True)
+    }
     write_json(folder / MANIFEST, {**details, "files": files})
+
+
+def _digest_files(paths: list[Path]) -> list[str]:
+    try:
+        with ThreadPoolExecutor(_READERS) as readers:  # sha256 lets go of the interpreter
+            return list(readers.map(digest_file, paths))
+    except RuntimeError:  # no memory for another thread
+        return [digest_file(path) for path in paths]
 
 
 def find_damage(folder: Path, *, contents: bool = True) -> str | None:

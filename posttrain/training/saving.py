@@ -89,7 +89,8 @@ class Saver:
             details["validation"] = self.validated[1]
         publish = write_checkpoint(self.folder, step, details)
         try:
-            with shared_folder(publish) as folder, save_errors(self.folder):
+            # Around the publishing too: its manifest is written when the block ends.
+            with save_errors(self.folder), shared_folder(publish) as folder:
                 write(folder)
         except (PosttrainError, OSError) as error:
             if world_size() > 1:

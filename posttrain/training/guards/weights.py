@@ -88,26 +88,54 @@ def check_saved(model: Any, folder: Path | None, apart: tuple[str, ...] = ()) ->
     """
     from safetensors import safe_open
 
-    saved = set()
+    saved = {}
     for path in sorted(folder.glob("*.safetensors")) if folder else ():
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                saved.add(_describe(file.get_tensor(name)))
-    lost = [
-        name
+                saved[name] = _describe(file.get_tensor(name))
+    held = {
+        name: _describe(weight.cpu())
         for name, weight in _trainable(model)
-        if not name.startswith(apart) and _describe(weight.cpu()) not in saved
-    ]
-    if folder and lost:
+        if not name.startswith(apart)
+    }
+    if not folder:
+        return
+    lost = {name: what for name, what in held.items() if what not in set(saved.values())}
+    spare = {name: what for name, what in saved.items() if what not in set(held.values())}
+    # transformers holds a mixture's experts in one tensor and saves each by itself.
+    lost = {name: what for name, what in lost.items() if not _is_parted(name, lost, spare)}
+    if lost:
         raise VerificationError(
-            f"{folder}: {lost[0]} and {len(lost) - 1} other trained weights are not in the saved "
-            "model as they were trained",
+            f"{folder}: {next(iter(lost))} and {len(lost) - 1} other trained weights are not in "
+            "the saved model as they were trained",
             hint="the newest checkpoint holds them; run the same command to write it again",
         )
 
 
-def _describe(weight: Tensor) -> tuple[Any, ...]:
+def _is_parted(name: str, lost: _Described, spare: _Described) -> bool:
+    """Whether the experts that a tensor belongs to are in the file in other parts, all together."""
+    place, experts, _ = name.partition(".experts.")
+    if not experts:
+        return False
+    in_memory, in_file = (_add_up(tensors, place + experts) for tensors in (lost, spare))
+    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(in_memory, in_file, strict=True))
+
+
+def _add_up(tensors: _Described, start: str) -> tuple[float, float, float]:
+    """Elements, sum, and sum of squares of the tensors whose names begin so."""
+    chosen = [what for name, what in tensors.items() if name.startswith(start)]
+    return (
+        sum(math.prod(shape) for shape, _, _ in chosen),
+        math.fsum(total for _, total, _ in chosen),
+        math.fsum(norm**2 for _, _, norm in chosen),
+    )
+
+
+def _describe(weight: Tensor) -> tuple[tuple[int, ...], float, float]:
     return (tuple(weight.shape), *_fingerprint(weight))
+
+
+_Described = dict[str, tuple[tuple[int, ...], float, float]]
 
 
 def _trainable(model: Any) -> Iterator[tuple[str, Tensor]]:
