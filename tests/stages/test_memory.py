@@ -74,10 +74,17 @@ def losses(folder: Path, run: str) -> list[float]:
 def test_a_run_with_too_little_memory_comes_to_the_same_end(recipe, cache_dir, tmp_path):
     whole = train(tmp_path, cache_dir, "name=whole")
     assert whole.returncode == 0, whole.stderr
-    cut = train(tmp_path, cache_dir, before=partial(limit_memory, 550 * 2**20))
+    said = "a batch of up to 6,144 tokens does not fit into memory (peak"
+    # What a process holds beside its tensors differs from start to start: the first limit that a
+    # whole batch does not keep to is the one.
+    for limit in (720, 680, 640, 600, 560):
+        run = f"cut-{limit}"
+        cut = train(tmp_path, cache_dir, f"name={run}", before=partial(limit_memory, limit * 2**20))
+        if said in cut.stderr:
+            break
+    assert said in cut.stderr
     assert cut.returncode == 0, cut.stderr
-    assert "step 1: a batch of up to 6,144 tokens does not fit into memory (peak" in cut.stderr
-    assert losses(tmp_path, "one") == pytest.approx(losses(tmp_path, "whole"), rel=1e-3)
+    assert losses(tmp_path, run) == pytest.approx(losses(tmp_path, "whole"), rel=1e-3)
 
 
 def test_no_memory_at_all_is_one_line(recipe, cache_dir, tmp_path):
