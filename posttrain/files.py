@@ -71,7 +71,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON, atomically. Paths become strings."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    if not _is_encodable(text):
+        text = json.dumps(value, indent=2, default=str)
+    write_text(path, text + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from posttrain.cli.arguments import Overrides, RecipeFile, examples, load, typed_command
 from posttrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from posttrain.reports.compare_many import ManyComparison
 
 _PANEL = "Measure"
 
@@ -32,10 +35,17 @@ def add_commands(app: typer.Typer) -> None:
             (
                 "posttrain compare runs/demo/tuned runs/demo/base",
                 "posttrain compare runs/a runs/b --html a-b.html",
-                "posttrain compare runs/base runs/sft runs/dpo runs/grpo",
+                "posttrain compare runs/base runs/sft runs/dpo --html all.html --csv all.csv",
             ),
         ),
-        ("report", report, ("posttrain report runs/demo",)),
+        (
+            "report",
+            report,
+            (
+                "posttrain report runs/demo",
+                "posttrain report runs/demo --to docs/reports --answers-to outputs/eval",
+            ),
+        ),
     ):
         app.command(name, rich_help_panel=_PANEL, epilog=examples(*lines))(function)
 
@@ -78,21 +88,31 @@ def compare(
             "others are compared with.",
         ),
     ],
-    html: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a page, with every answer side by side."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the scores as CSV, a row for each."),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the scores as Markdown, a column per task."),
+    ] = None,
 ) -> None:
     """Compare evaluations problem by problem: paired differences with intervals and p values."""
     from posttrain.logs import say, show
-    from posttrain.reports.compare import (
-        build_comparison_report,
-        compare_runs,
-        render_comparison,
-    )
-    from posttrain.reports.compare_many import build_many_report, compare_many, render_many
+    from posttrain.reports.compare import compare_runs, render_comparison
+    from posttrain.reports.compare_many import compare_many, render_many
+    from posttrain.reports.compare_page import build_comparison_report, build_many_report
 
     if len(runs) == 1:
         raise ConfigError(
             f"compare {runs[0]}: with what?", hint="give at least two runs or evaluations"
         )
+    if csv or markdown:
+        _write_tables(compare_many(runs), csv, markdown)
     if len(runs) > 2:
         many = compare_many(runs)
         show(render_many(many))
@@ -105,10 +125,44 @@ def compare(
         say(f"report: {build_comparison_report(comparison, html)}")
 
 
+def _write_tables(comparison: ManyComparison, csv: Path | None, markdown: Path | None) -> None:
+    from posttrain.files import write_text
+    from posttrain.logs import say
+    from posttrain.reports.score_tables import build_score_csv, build_score_markdown
+
+    for out, build in ((csv, build_score_csv), (markdown, build_score_markdown)):
+        if out:
+            write_text(out, build(comparison))
+            say(f"scores: {out}")
+
+
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write each evaluation as Markdown, CSV and a page into this folder, which "
+            "several runs may share, with an index.",
+        ),
+    ] = None,
+    answers_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also write every problem's answer as DIR/<task>/<run>-<stage>.json.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a run's report.html and print its table."""
+    """Write a run's report.html, the pages of its evaluations, and print its table."""
+    from posttrain.logs import say
+    from posttrain.reports.publish import publish_answers, publish_run
     from posttrain.runs.finish import write_report
 
     write_report(run)
+    if to:
+        for page in publish_run(run, to):
+            say(f"report: {page}")
+    if answers_to:
+        for file in publish_answers(run, answers_to):
+            say(f"answers: {file}")

@@ -98,19 +98,23 @@ def build_markdown(results: Mapping[str, Any]) -> str:
         comparison where there is one.
     """
     lines = [f"# {results['name']}", "", _headline(results), ""]
-    lines += _table(("figure", "value"), _figures(results))
+    lines += build_markdown_table(("figure", "value"), _figures(results))
     if errors := results.get("errors"):
         lines += ["", "## Mistakes", ""]
-        lines += _table(("class", "problems"), [(k, str(v)) for k, v in errors.items()])
+        lines += build_markdown_table(
+            ("class", "problems"), [(k, str(v)) for k, v in errors.items()]
+        )
     for name, scores in (results.get("groups") or {}).items():
         rows = [
             (value, f"{one['correct']} of {one['problems']}", _percent(one))
             for value, one in scores.items()
         ]
-        lines += ["", f"## By {name}", "", *_table((name, "right", "accuracy"), rows)]
+        lines += ["", f"## By {name}", "", *build_markdown_table((name, "right", "accuracy"), rows)]
     if comparison := results.get("comparison"):
         lines += ["", f"## Against {comparison['other']}", ""]
-        lines += _table(("figure", "value"), [(k, _show(v)) for k, v in comparison.items()])
+        lines += build_markdown_table(
+            ("figure", "value"), [(k, _show(v)) for k, v in comparison.items()]
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -143,7 +147,8 @@ def _show(value: Any) -> str:
     return str(value)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def build_markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Build the lines of a Markdown table; line breaks and ``|`` in cells are made harmless."""
     shown = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(map(_escape, row)) + " |" for row in shown]
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
 from rich.console import RenderableType
 
 from posttrain.errors import DataError
@@ -15,7 +14,6 @@ from posttrain.evaluation.results import check_same, compare_pairs
 from posttrain.evaluation.statistics import PairedComparison, estimate_ratio, wilson_interval
 from posttrain.reports import formatting
 from posttrain.reports.folders import Row, TaskFolder, load_run, load_stage, load_task
-from posttrain.reports.pages import write_page
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.reports.transcripts import Sample, build_answer, build_sample
 
@@ -70,6 +68,8 @@ class TaskComparison:
     only_first: tuple[Sample, ...]
     """Problems that only the first one has right, five at most, in the order of the file."""
     only_second: tuple[Sample, ...]
+    folders: tuple[TaskFolder, TaskFolder]
+    """Where the two were read."""
 
     @property
     def ties(self) -> int:
@@ -245,7 +245,8 @@ def compare_tasks(
         for m in ((True, False), (False, True))
     ]
     samples = [changes[:_MOST_CHANGES] for changes in one_sided]
-    return TaskComparison(label, sides[0], sides[1], metric, paired, *samples)
+    folders = tasks[0], tasks[1]
+    return TaskComparison(label, sides[0], sides[1], metric, paired, *samples, folders)
 
 
 def _build_side(name: str, rows: Sequence[Row], unshared: int) -> Side:
@@ -346,47 +347,3 @@ def _list_parts(task: TaskComparison) -> list[RenderableType]:
 
 def _both(task: TaskComparison) -> tuple[str, str]:
     return task.first.name, task.second.name
-
-
-def build_comparison_report(comparison: Comparison, out: Path) -> Path:
-    """Write a comparison as one self-contained HTML file.
-
-    Args:
-        comparison: From ``compare_runs``.
-        out: File to write.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        PosttrainError: The place cannot be written.
-    """
-    plots = [_draw_task(task) for task in comparison.tasks]
-    values = {"comparison": comparison, "tasks": list(zip(comparison.tasks, plots, strict=True))}
-    return write_page(out, "comparison.html.jinja", values)
-
-
-def _draw_task(task: TaskComparison) -> Markup | None:
-    return draw_sides(task.metric, (task.first, task.second), wide=False)
-
-
-def draw_sides(metric: str, sides: Sequence[Side], *, wide: bool) -> Markup | None:
-    """Draw accuracies as bars; nothing else has a zero that bars could start from."""
-    if metric != "accuracy":
-        return None
-    # matplotlib takes half a second to load, and the terminal needs none of it.
-    from posttrain.reports import figures
-
-    # A, B, ...: the names are the user's, and a plot's font need not have their letters.
-    bars = [
-        figures.Bar(letter_of(series), side.value, side.interval, series)
-        for series, side in enumerate(sides)
-        if side.interval
-    ]
-    return figures.draw_bars("Accuracy with 95 % intervals", bars, wide=wide)
-
-
-def letter_of(number: int) -> str:
-    """Letter of a side on a page: A, B, ... Z, A2, B2, ..."""
-    turn, place = divmod(number, 26)
-    return f"{chr(ord('A') + place)}{turn + 1 if turn else ''}"

@@ -17,14 +17,12 @@ from posttrain.reports.compare import (
     Side,
     TaskComparison,
     compare_tasks,
-    draw_sides,
     find_tasks,
     index_records,
-    letter_of,
     tell_apart,
 )
 from posttrain.reports.folders import TaskFolder, load_task
-from posttrain.reports.pages import write_page
+from posttrain.reports.leaders import find_leader
 from posttrain.reports.terminal import build_table, to_text
 
 
@@ -61,6 +59,10 @@ class TaskTable:
     base: Side
     """The first one."""
     contenders: tuple[Contender, ...]
+    folders: tuple[TaskFolder, ...]
+    """Where they were read, in the order of ``sides``."""
+    leader: int | None
+    """Place in ``sides`` of the one that is better than every other; None where none is."""
 
     @property
     def metric(self) -> str:
@@ -127,8 +129,8 @@ def compare_many(paths: Sequence[Path]) -> ManyComparison:
 
 
 def _build_table(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]) -> TaskTable:
-    problems = [set(index_records(task)) for task in tasks]
-    shared = reduce(set.intersection, problems)
+    rows = [index_records(task) for task in tasks]
+    shared = reduce(set.intersection, map(set, rows))
     if not shared:
         raise DataError(
             f"{label}: the {len(tasks)} evaluations share no problem",
@@ -140,7 +142,9 @@ def _build_table(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]) 
     ]
     adjusted = adjust_p_values([pair.paired.p_value for pair in pairs])
     contenders = [Contender(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
-    return TaskTable(label, pairs[0].second, tuple(contenders))
+    kept = [{name: side[name] for name in rows[0] if name in shared} for side in rows]
+    leader = find_leader(kept, below=SIGNIFICANT)
+    return TaskTable(label, pairs[0].second, tuple(contenders), tuple(tasks), leader)
 
 
 def render_many(comparison: ManyComparison) -> str:
@@ -167,7 +171,7 @@ def render_many(comparison: ManyComparison) -> str:
                 formatting.format_p_value(one.adjusted_p).removeprefix("= "),
                 one.verdict,
             )
-        parts += [table, "", f"{_on(task)} {task.methods}"]
+        parts += [table, "", f"{count_shared(task)} {task.methods}"]
         if any(side.unshared for side in task.sides):
             parts.append("Problems that not all evaluations have are in no number.")
         parts.append("")
@@ -176,32 +180,7 @@ def render_many(comparison: ManyComparison) -> str:
     return to_text(*parts)
 
 
-def _on(task: TaskTable) -> str:
+def count_shared(task: TaskTable) -> str:
+    """Say on how many problems or texts a task's evaluations are compared."""
     things = "texts" if task.metric == "bits_per_byte" else "problems"
     return f"On {formatting.format_count(task.total)} {things} that all have."
-
-
-def build_many_report(comparison: ManyComparison, out: Path) -> Path:
-    """Write a comparison of several as one self-contained HTML file.
-
-    Args:
-        comparison: From ``compare_many``.
-        out: File to write.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        PosttrainError: The place cannot be written.
-    """
-    letters = [letter_of(number) for number in range(len(comparison.names))]
-    plots = [draw_sides(task.metric, task.sides, wide=True) for task in comparison.tasks]
-    values = {
-        "sides": list(zip(letters, comparison.names, strict=True)),
-        "left_out": comparison.left_out,
-        "tasks": [
-            (task, plot, _on(task), list(zip(letters[1:], task.contenders, strict=True)))
-            for task, plot in zip(comparison.tasks, plots, strict=True)
-        ],
-    }
-    return write_page(out, "comparisons.html.jinja", values)

@@ -62,6 +62,7 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "text.parse_math": False,
 }
+_MOST_BINS = 40
 MOST_POINTS = 500
 """Longest course that is drawn point by point."""
 
@@ -171,6 +172,54 @@ def draw_bars(title: str, bars: Sequence[Bar], *, wide: bool) -> Markup:
         axes.spines["left"].set_visible(False)
 
     return _render(paint, title, (9.2 if wide else 4.7, 0.95 + 0.34 * len(bars)))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One part of a histogram that is made of several."""
+
+    label: str
+    values: Sequence[float]
+    """One per thing counted."""
+    series: int
+    """Colour."""
+
+
+def draw_counts(title: str, layers: Sequence[Layer], *, axis: str, height: str) -> Markup:
+    """Draw how several kinds of things are distributed, one upon the other.
+
+    Args:
+        title: What is counted.
+        layers: From bottom to top, each with at least one whole number; all counted in the same
+            bins, which hold as many numbers each.
+        axis: What goes from left to right.
+        height: What the heights count.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    whole = np.concatenate([layer.values for layer in layers])
+    low, high = whole.min(), whole.max()
+    width = np.ceil((high - low + 1) / _MOST_BINS)
+    edges = np.arange(low, high + width + 1, width) - 0.5
+
+    def paint(axes: Axes) -> None:
+        base = np.zeros(len(edges) - 1)
+        for layer in layers:
+            top = base + np.histogram(layer.values, edges)[0]
+            colour = _COLOURS[layer.series % len(_COLOURS)]
+            axes.stairs(
+                top, edges, baseline=base, fill=True, color=colour, alpha=0.6, label=layer.label
+            )
+            base = top
+        axes.set_ylim(0, 1.1 * base.max())
+        axes.set_xlabel(axis)
+        axes.set_ylabel(height)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="best", fontsize=8.5)
+
+    return _render(paint, title, (9.2, 2.9))
 
 
 def draw_histogram(

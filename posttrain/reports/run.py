@@ -28,6 +28,8 @@ class EvaluationView:
     label: str
     errors: list[tuple[str, int]]
     results: Row
+    page: str
+    """Address of its own page, seen from the run's; empty where there is none."""
 
 
 def build_run_report(run: Path) -> Path:
@@ -61,7 +63,7 @@ def build_run_report(run: Path) -> Path:
         "training_rows": summary.list_training_rows(found),
         "accuracy_plot": _draw_accuracies(outcomes),
         "trainings": [build_training(s, found.config) for s in found.training_stages],
-        "evaluations": list(_list_evaluations(outcomes)),
+        "evaluations": list(_list_evaluations(outcomes, found.path)),
         "transcripts": _list_transcripts(outcomes),
         "data": [view for view in views if view],
         "environment": list(accounting.flatten(found.environment)),
@@ -109,13 +111,15 @@ def _draw_accuracies(outcomes: list[summary.TaskOutcome]) -> Markup | None:
     return figures.draw_bars(title, bars, wide=wide) if bars else None
 
 
-def _list_evaluations(outcomes: list[summary.TaskOutcome]) -> Iterator[EvaluationView]:
+def _list_evaluations(outcomes: list[summary.TaskOutcome], run: Path) -> Iterator[EvaluationView]:
     for outcome in outcomes:
         for score in outcome.scores:
             results = score.task.results
             found = results.get("errors") or {}
             errors = sorted(((_words(k), n) for k, n in found.items()), key=lambda e: -e[1])
-            yield EvaluationView(score, outcome.label, errors, results)
+            page = score.task.path / REPORT_NAME
+            address = page.relative_to(run).as_posix() if page.is_file() else ""
+            yield EvaluationView(score, outcome.label, errors, results, address)
 
 
 def _words(name: str) -> str:

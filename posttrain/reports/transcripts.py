@@ -18,6 +18,7 @@ _HOW_FOUND = {
     "letter": "the letter alone",
     "leading": "the letter at the beginning",
     "likelihood": "the most likely option",
+    "harness": "as the harness's task says",
     "tag": "in tool call tags",
     "json": "a call as JSON",
     "python": "a call as Python",
@@ -111,6 +112,11 @@ def message_text(message: Row) -> str:
     return json.dumps(rest, ensure_ascii=False, indent=1) if rest else ""
 
 
+def describe_parse(parse: str) -> str:
+    """Say in words how an answer was found."""
+    return _HOW_FOUND.get(parse, parse)
+
+
 def build_answer(who: str, record: Row) -> Answer:
     """Make a record readable."""
     correct = bool(record.get("correct"))
@@ -122,7 +128,7 @@ def build_answer(who: str, record: Row) -> Answer:
         who,
         str(record.get("completion", "")),
         None if answer is None else str(answer),
-        _HOW_FOUND.get(parse, parse),
+        describe_parse(parse),
         correct,
         "right" if correct else str(error or "wrong").replace("_", " "),
         int(tokens) if isinstance(tokens, int | float) else None,

@@ -38,16 +38,18 @@ def _find_answered(folder: Path) -> str | None:
 
 
 def write_report(folder: Path) -> None:
-    """Write ``report.html`` of a run and print its table.
+    """Write ``report.html`` of a run and of each of its evaluations, and print the table.
 
     Raises:
         DataError: The folder is no run.
     """
+    from posttrain.reports.evaluation import build_run_pages
     from posttrain.reports.run import build_run_report
     from posttrain.reports.terminal import render_run_table
 
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: not a run's folder", hint="give a folder below runs/")
+    build_run_pages(folder)
     page = build_run_report(folder)
     show(render_run_table(folder))
     say(f"report: {page}")

@@ -164,3 +164,8 @@ def test_publishing_removes_what_a_killed_writer_of_the_same_folder_left(tmp_pat
     with publish_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("x")
     assert names(tmp_path) == [".other.k2j4_abc", "out"]
+
+
+def test_json_holds_half_of_a_surrogate_pair(tmp_path):
+    write_json(tmp_path / "a.json", {"text": "half \ud83d", "other": "小明"})
+    assert load_json(tmp_path / "a.json") == {"text": "half \ud83d", "other": "小明"}

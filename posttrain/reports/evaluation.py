@@ -1,0 +1,213 @@
+"""An evaluation's folder -> ``report.html``: the score, what it is made of, and every answer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from posttrain.errors import DataError
+from posttrain.reports import accounting, formatting
+from posttrain.reports.browser import build_browser
+from posttrain.reports.folders import Row, TaskFolder, load_run, load_task
+from posttrain.reports.pages import write_page
+
+_CUT_OFF = ("truncated", "unfinished")
+_LAYERS = ("right", "wrong", "truncated", "unscored")
+_COLOURS = {"right": 2, "wrong": 1, "truncated": 3, "unscored": 0}
+# They have a place of their own on the page.
+_SHOWN = {
+    "task", "name", "model", "data", "settings", "metric", "value", "interval",
+    "higher_is_better", "errors", "groups", "comparison", "problems", "correct", "accuracy",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """The score of the problems of one group."""
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float]
+    correct: int
+    problems: int
+    address: str
+    """What the page's script shows the problems by."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long answers of one verdict are, in tokens."""
+
+    verdict: str
+    count: int
+    median: float
+    mean: float
+    longest: float
+
+
+def build_evaluation_page(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of an evaluation.
+
+    Its figures are those of ``results.json``; only lengths are counted from the records.
+
+    Args:
+        folder: Of a task, with ``results.json`` and ``records.jsonl``.
+        out: File to write; ``report.html`` in the folder if not given.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: The folder holds no finished evaluation, or a file in it is damaged.
+        PosttrainError: The place cannot be written.
+    """
+    task = load_task(folder)
+    if task is None or not task.results:
+        raise DataError(
+            f"{folder}: no results of an evaluation in it", hint="finish its evaluate stage first"
+        )
+    try:
+        values = _collect(task)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{folder / 'results.json'}: not the results of an evaluation: {error!r}"
+        ) from error
+    return write_page(
+        out or folder / "report.html", "evaluation.html.jinja", values, script="browser.js.jinja"
+    )
+
+
+def build_run_pages(run: Path) -> list[Path]:
+    """Write the page of every finished evaluation of a run.
+
+    Args:
+        run: ``runs/<name>``.
+
+    Returns:
+        The pages.
+
+    Raises:
+        DataError: The folder holds no run, or a file in it is damaged.
+        PosttrainError: The folder cannot be written.
+    """
+    tasks = [task for stage in load_run(run).stages for task in stage.tasks if task.results]
+    return [build_evaluation_page(task.path) for task in tasks]
+
+
+def _collect(task: TaskFolder) -> dict[str, Any]:
+    results, records = task.results, task.load_records()
+    metric = str(results.get("metric", "accuracy"))
+    value = results["value"] if "value" in results else results["accuracy"]
+    lengths = sort_lengths(records)
+    errors = results.get("errors") or {}
+    wrong = sum(errors.values())
+    return {
+        "label": results.get("name") or task.label,
+        "header": _list_header(results),
+        "metric": metric.replace("_", " "),
+        "value": formatting.format_score(metric, value),
+        "interval": formatting.format_score_interval(metric, results.get("interval")),
+        "correct": results.get("correct"),
+        "problems": results["problems"],
+        "share": value if formatting.is_share(metric) else None,
+        "figures": _list_figures(results, nested=False),
+        "more_figures": _list_figures(results, nested=True),
+        "things": "texts" if metric == "perplexity" else "problems",
+        "groups": [(name, list(_list_groups(name, found))) for name, found in _groups(results)],
+        "errors": [(name, count, count / wrong) for name, count in _by_count(errors)],
+        "lengths": [_describe_lengths(verdict, found) for verdict, found in lengths.items()],
+        "length_plot": _draw_lengths(lengths),
+        "comparison": list(accounting.flatten(results.get("comparison") or {})),
+        "settings": list(accounting.flatten(results.get("settings") or {})),
+        "browsers": [build_browser(task.label, {task.label: records})],
+    }
+
+
+def _list_header(results: Row) -> accounting.Pairs:
+    named = [("Model", results.get("model")), ("Task", results.get("task"))]
+    return [(n, str(v)) for n, v in [*named, ("Data", results.get("data"))] if v]
+
+
+def _list_figures(results: Row, *, nested: bool) -> accounting.Pairs:
+    figures = {
+        name: value
+        for name, value in results.items()
+        if name not in _SHOWN and isinstance(value, dict | list) == nested
+    }
+    for name, value in figures.items():
+        share = name.endswith("accuracy") and isinstance(value, float)
+        figures[name] = formatting.format_percent(value) if share else _round(value)
+    return list(accounting.flatten(figures))
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _round(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_round(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _groups(results: Row) -> list[tuple[str, Row]]:
+    return list((results.get("groups") or {}).items())
+
+
+def _list_groups(name: str, found: Row) -> Iterator[GroupScore]:
+    for value, one in found.items():
+        low, high = one["interval"]
+        counts = int(one["correct"]), int(one["problems"])
+        yield GroupScore(value, one["accuracy"], (low, high), *counts, f"{name}:{value}")
+
+
+def _by_count(errors: Mapping[str, int]) -> list[tuple[str, int]]:
+    found = [(name, count) for name, count in errors.items() if count]
+    return sorted(found, key=lambda error: -error[1])
+
+
+def sort_lengths(records: Sequence[Row]) -> dict[str, list[float]]:
+    """Sort the lengths of written answers by what became of them.
+
+    Args:
+        records: Lines of ``records.jsonl``.
+
+    Returns:
+        Verdict (``right``, ``wrong``, ``truncated``: wrong and cut off, ``unscored``) -> tokens of
+        each answer; only verdicts that occur. Empty where nothing was written.
+    """
+    lengths: dict[str, list[float]] = {verdict: [] for verdict in _LAYERS}
+    for record in records:
+        tokens = record.get("completion_tokens")
+        if isinstance(tokens, int | float) and "correct" in record:
+            lengths[_judge(record)].append(tokens)
+    written = any(map(any, lengths.values()))
+    return {verdict: found for verdict, found in lengths.items() if found and written}
+
+
+def _judge(record: Row) -> str:
+    if record["correct"] is None:
+        return "unscored"
+    if record["correct"]:
+        return "right"
+    return "truncated" if record.get("error") in _CUT_OFF else "wrong"
+
+
+def _describe_lengths(verdict: str, found: list[float]) -> Lengths:
+    middle, mean = statistics.median(found), statistics.fmean(found)
+    return Lengths(verdict, len(found), middle, mean, max(found))
+
+
+def _draw_lengths(lengths: Mapping[str, Sequence[float]]) -> Markup | None:
+    if not lengths:
+        return None
+    # matplotlib takes half a second to load.
+    from posttrain.reports import figures
+
+    layers = [figures.Layer(name, found, _COLOURS[name]) for name, found in lengths.items()]
+    return figures.draw_counts(
+        "Length of right and wrong answers", layers, axis="completion tokens", height="answers"
+    )

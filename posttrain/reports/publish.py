@@ -1,0 +1,155 @@
+"""A run's evaluations as files for a folder of reports that several runs share.
+
+``<run>-<stage>-<task>.md``, ``.csv`` and ``.html`` for each evaluation, and an index of all that
+the folder holds: ``index.csv``, from which ``index.md`` and ``index.html`` are made.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from posttrain.errors import DataError
+from posttrain.evaluation.export import build_markdown, build_markdown_table, build_table
+from posttrain.files import write_json, write_text
+from posttrain.reports import formatting
+from posttrain.reports.evaluation import build_evaluation_page
+from posttrain.reports.folders import Row, RunFolder, StageFolder, TaskFolder, load_run
+from posttrain.reports.pages import write_page
+
+INDEX_COLUMNS = (
+    "task", "run", "stage", "model", "metric", "value", "low", "high", "correct", "problems",
+    "finished", "report",
+)  # fmt: skip
+"""Of ``index.csv``; ``low`` and ``high`` bound the 95 % interval, ``report`` names the files."""
+
+
+def publish_run(run: Path, folder: Path) -> list[Path]:
+    """Write the reports of a run's evaluations, and the folder's index anew.
+
+    What the folder holds of other runs stays; reports of the same run, stage and task are replaced.
+
+    Args:
+        run: ``runs/<name>``.
+        folder: Such as ``docs/reports``; made where it is absent.
+
+    Returns:
+        The pages, one per evaluation.
+
+    Raises:
+        DataError: The run has no finished evaluation, or the folder's ``index.csv`` is another one.
+        PosttrainError: The folder cannot be written.
+    """
+    found = load_run(run)
+    entries, pages = [], []
+    for stage, task in _list_evaluations(found):
+        name = f"{found.name}-{stage.name}-{task.label}"
+        write_text(folder / f"{name}.md", build_markdown(task.results))
+        write_text(folder / f"{name}.csv", build_table(task.load_records()))
+        pages.append(build_evaluation_page(task.path, folder / f"{name}.html"))
+        entries.append(_describe(found, stage, task, name))
+    # Two runs may finish at the same time.
+    with FileLock(folder / ".index.lock"):
+        _write_index(folder, entries)
+    return pages
+
+
+def publish_answers(run: Path, folder: Path) -> list[Path]:
+    """Write every problem's answer, a file for each evaluation: ``<task>/<run>-<stage>.json``.
+
+    Args:
+        run: ``runs/<name>``.
+        folder: Such as ``outputs/eval``; made where it is absent.
+
+    Returns:
+        The files: objects with ``run``, ``stage``, ``results`` and ``problems``, the records.
+
+    Raises:
+        DataError: The run has no finished evaluation.
+        PosttrainError: The folder cannot be written.
+    """
+    found = load_run(run)
+    files = []
+    for stage, task in _list_evaluations(found):
+        files.append(folder / task.label / f"{found.name}-{stage.name}.json")
+        about = {"run": found.name, "stage": stage.name, "results": task.results}
+        write_json(files[-1], {**about, "problems": task.load_records()})
+    return files
+
+
+def _list_evaluations(run: RunFolder) -> Iterator[tuple[StageFolder, TaskFolder]]:
+    finished = [(s, t) for s in run.evaluate_stages for t in s.tasks if t.results]
+    if not finished:
+        raise DataError(
+            f"{run.path}: no finished evaluation in it", hint="finish its evaluate stage first"
+        )
+    yield from finished
+
+
+def _describe(run: RunFolder, stage: StageFolder, task: TaskFolder, name: str) -> Row:
+    results = task.results
+    low, high = results.get("interval") or (None, None)
+    known = {
+        "task": task.label,
+        "run": run.name,
+        "stage": stage.name,
+        "low": low,
+        "high": high,
+        "finished": stage.outcome.get("finished_at"),
+        "report": name,
+    }
+    return {column: known.get(column, results.get(column)) for column in INDEX_COLUMNS}
+
+
+def _write_index(folder: Path, entries: Sequence[Row]) -> None:
+    new = {entry["report"] for entry in entries}
+    kept = [row for row in _read_index(folder / "index.csv") if row["report"] not in new]
+    rows = [*kept, *({k: "" if v is None else str(v) for k, v in e.items()} for e in entries)]
+    rows.sort(key=lambda row: (row["task"], row["run"], row["stage"]))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, INDEX_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "index.csv", out.getvalue())
+    shown = [(row["report"], _show(row)) for row in rows]
+    header = ("task", "run", "stage", "model", "score", "95 % interval", "problems", "report")
+    linked = [
+        (*cells, f"[page](<{name}.html>) [text](<{name}.md>) [answers](<{name}.csv>)")
+        for name, cells in shown
+    ]
+    lines = ["# Evaluations", "", *build_markdown_table(header, linked)]
+    write_text(folder / "index.md", "\n".join(lines) + "\n")
+    write_page(folder / "index.html", "index.html.jinja", {"header": header, "rows": shown})
+
+
+def _read_index(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        if all(set(row) == set(INDEX_COLUMNS) and None not in row.values() for row in rows):
+            return rows
+    except (OSError, ValueError, csv.Error):
+        pass
+    raise DataError(
+        f"{path}: not an index of evaluations, which has the columns {', '.join(INDEX_COLUMNS)}",
+        hint="move it away, or give another folder",
+    )
+
+
+def _show(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of an evaluation for people, without its links."""
+    metric = row["metric"] or "accuracy"
+    value = formatting.format_score(metric, float(row["value"])) if row["value"] else ""
+    interval = ""
+    if row["low"]:
+        bounds = float(row["low"]), float(row["high"])
+        interval = formatting.format_score_interval(metric, bounds)
+    score = f"{metric.replace('_', ' ')} {value}"
+    amount = f"{row['correct']} of {row['problems']}" if row["correct"] else row["problems"]
+    return row["task"], row["run"], row["stage"], row["model"], score, interval, amount
