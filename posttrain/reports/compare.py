@@ -244,9 +244,11 @@ def compare_tasks(
         )
         for m in ((True, False), (False, True))
     ]
-    samples = [changes[:_MOST_CHANGES] for changes in one_sided]
+    only_first, only_second = (changes[:_MOST_CHANGES] for changes in one_sided)
     folders = tasks[0], tasks[1]
-    return TaskComparison(label, sides[0], sides[1], metric, paired, *samples, folders)
+    return TaskComparison(
+        label, sides[0], sides[1], metric, paired, only_first, only_second, folders
+    )
 
 
 def _build_side(name: str, rows: Sequence[Row], unshared: int) -> Side:

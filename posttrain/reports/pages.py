@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ def write_page(out: Path, template: str, values: dict[str, Any], *, script: str 
     style = (_FOLDER / "style.css").read_text(encoding="utf-8")
     page = _environment().get_template(template)
     text = page.render(style=style, script=code, allowed_script=allowed, **values)
-    # A lone surrogate, legal in JSON, has no UTF-8 form.
-    write_text(out, text.encode("utf-8", "replace").decode("utf-8"))
+    # A lone surrogate, legal in JSON, has no UTF-8 form, and no HTML file may hold a NUL.
+    write_text(out, text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd"))
     return out
+
+
+def _quote(text: str) -> str:
+    """Write any text as a part of an address; Jinja's own filter fails at half a surrogate pair."""
+    return urllib.parse.quote(text.encode("utf-8", "replace"))
 
 
 @functools.cache
@@ -61,5 +67,6 @@ def _environment() -> jinja2.Environment:
         "moment": formatting.format_time,
         "duration": format_duration,
         "size": format_bytes,
+        "address": _quote,
     }
     return environment

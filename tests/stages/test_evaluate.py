@@ -81,6 +81,7 @@ def test_every_task_leaves_records_results_and_reports(cli, rows):
             assert all(record["error"] for record in wrong)
             assert sum(results["errors"].values()) == len(wrong)
     assert (run / "report.html").is_file()
+    assert all((run / "second" / label / "report.html").is_file() for label in LABELS)
     assert "perplexity" in result.stdout
     again = cli("run", "measured.yaml")
     assert again.returncode == 0, again.stderr

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 
 import pytest
@@ -8,7 +9,8 @@ from posttrain.reports.publish import publish_answers, publish_run
 
 
 def read_index(folder):
-    return list(csv.DictReader((folder / "index.csv").open(encoding="utf-8")))
+    text = (folder / "index.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 @pytest.fixture
