@@ -15,7 +15,8 @@ from posttrain.data.tokens import encode_rendered
 from posttrain.errors import DataError
 from posttrain.evaluation.problems import Problem, name_origins
 from posttrain.evaluation.results import GradedRecord, summarize
-from posttrain.generation.greedy import Completion, generate_greedy
+from posttrain.generation.generator import Completion, GenerationOptions, write_all
+from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.grading.answers import find_math_answer, find_numeric_answer
 from posttrain.grading.choices import find_letter
 from posttrain.grading.equivalence import numbers_equal
@@ -74,13 +75,11 @@ def run_answers(
     asked = [ask(task, problem) for problem in problems]
     prompts = encode_problems(problems, asked, tokenizer)
     started = time.perf_counter()
-    completions = generate_greedy(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=task.max_new_tokens,
-        batch_size=task.batch_size,
-        progress=Progress(task.label, len(problems), "answers").update,
+    completions = write_all(
+        TransformersGenerator(model, tokenizer, batch_size=task.batch_size),
+        build_requests(prompts),
+        GenerationOptions(task.max_new_tokens),
+        Progress(task.label, len(problems), "answers").update,
     )
     seconds = time.perf_counter() - started
     names = name_origins(problem.origin for problem in problems)

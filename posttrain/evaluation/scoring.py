@@ -12,6 +12,9 @@ import torch
 from posttrain.layout import NO_PARENT, Segment, build_batch
 from posttrain.models.packed import score_batch
 
+# A shorter head is not worth an attention of its own.
+_SHARED_TOKENS = 16
+
 Tree = Sequence[Segment]
 """A context and what continues it; parents are numbered within the tree."""
 
@@ -25,7 +28,8 @@ def score_trees(
 ) -> list[list[np.ndarray[Any, Any]]]:
     """Score every weighted token of every tree.
 
-    A context with several continuations goes through the model once.
+    A context with several continuations goes through the model once, and what all contexts begin
+    with, such as solved examples, once per batch.
 
     Args:
         model: Loaded with our packed attention, in evaluation mode.
@@ -37,17 +41,21 @@ def score_trees(
         Per tree and segment the log-probabilities of its weighted tokens in order, nats, float64.
     """
     scores: dict[int, list[np.ndarray[Any, Any]]] = {}
-    for chosen in _plan(trees, batch_tokens):
-        segments: list[Segment] = []
+    head, trees = _take_shared_head(trees)
+    for chosen in _plan(trees, batch_tokens, len(head)):
+        segments = [Segment(head, np.zeros(len(head)))] if len(head) else []
+        root = 0 if len(head) else NO_PARENT
         for index in chosen:
             before = len(segments)
             segments += [
-                s if s.parent == NO_PARENT else replace(s, parent=s.parent + before)
+                replace(s, parent=root if s.parent == NO_PARENT else s.parent + before)
                 for s in trees[index]
             ]
         logprobs = _score(model, segments)
         counts = [int(np.count_nonzero(segment.weights)) for segment in segments]
         parts = iter(np.split(logprobs, np.cumsum(counts)[:-1]))
+        if len(head):
+            next(parts)  # of which nothing is scored
         for index in chosen:
             scores[index] = [next(parts) for _ in trees[index]]
         if progress:
@@ -55,8 +63,32 @@ def score_trees(
     return [scores[i] for i in range(len(trees))]
 
 
-def _plan(trees: Sequence[Tree], batch_tokens: int) -> Iterator[list[int]]:
+def _take_shared_head(trees: Sequence[Tree]) -> tuple[np.ndarray[Any, Any], Sequence[Tree]]:
+    """Cut off what all trees begin with and nothing scores, where reading it once is worth it."""
+    roots = [segment for tree in trees for segment in tree if segment.parent == NO_PARENT]
+    first, same = (roots[0].token_ids if roots else np.zeros(0, dtype=np.int64)), 0
+    if len(roots) == len(trees) > 1:
+        same = min(_count_same(first, root) for root in roots)
+    if same < _SHARED_TOKENS:
+        return first[:0], trees
+    cut = [
+        [replace(s, token_ids=s.token_ids[same:], weights=s.weights[same:]), *rest]
+        for s, *rest in trees
+    ]
+    return first[:same], cut
+
+
+def _count_same(first: np.ndarray[Any, Any], root: Segment) -> int:
+    """Tokens without weight that a root shares with the first one; it keeps one of its own."""
+    most = min(len(first), len(root.token_ids) - 1)
+    differs = (first[:most] != root.token_ids[:most]) | (root.weights[:most] != 0)
+    return int(differs.argmax()) if differs.any() else most
+
+
+def _plan(trees: Sequence[Tree], batch_tokens: int, head_tokens: int) -> Iterator[list[int]]:
     """Trees of similar size share a batch, so that attention pads little."""
+    # A head is read in every batch: where it is long, batches are too.
+    batch_tokens = max(batch_tokens - head_tokens, head_tokens)
     sizes = [sum(len(segment.token_ids) for segment in tree) for tree in trees]
     chosen: list[int] = []
     filled = 0

@@ -27,7 +27,8 @@ from posttrain.export.verify import (
     find_logits,
 )
 from posttrain.files import digest_json, load_json, publish_folder, sync_folder, write_json
-from posttrain.generation.greedy import generate_greedy
+from posttrain.generation.generator import GenerationOptions, write_all
+from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.logs import say, show
 from posttrain.models.load import (
     find_base,
@@ -259,12 +260,10 @@ class _Comparison:
         """To the user's own prompt."""
 
     def _write(self, model: Any) -> list[str]:
-        written = generate_greedy(
-            model,
-            self._tokenizer,
-            self._prompts,
-            max_new_tokens=self._settings.max_new_tokens,
-            batch_size=_BATCH,
+        written = write_all(
+            TransformersGenerator(model, self._tokenizer, batch_size=_BATCH),
+            build_requests(self._prompts),
+            GenerationOptions(self._settings.max_new_tokens),
         )
         return [completion.text for completion in written]
 

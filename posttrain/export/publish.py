@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from posttrain.checkpoints import MANIFEST, find_damage
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.files import digest_file, load_json
-from posttrain.generation.greedy import find_end_ids
+from posttrain.generation.endings import find_end_ids
 from posttrain.logs import say
 
 

@@ -16,13 +16,15 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from posttrain.data.records import RowError
 from posttrain.data.templates import ChatRenderer
 from posttrain.data.tokens import encode_rendered
+from posttrain.generation.endings import build_noise
 from posttrain.generation.json_strings import Place, read_string_tokens, unescape
-from posttrain.generation.sampling import CachedReader, build_generator, choose_token, find_context
+from posttrain.generation.sampling import CachedReader, choose_token, find_context
 from posttrain.items import (
     KEYS,
     Item,
@@ -124,7 +126,7 @@ def stream_item(
         raise RowError(
             "the request leaves no room for an item", f"{needed} tokens, {context} are possible"
         )
-    writer = _Writer(model, tokenizer, build_generator(seed), temperature)
+    writer = _Writer(model, tokenizer, build_noise(seed), temperature)
     yield from writer.read([*prompt, *opening])
     texts: dict[str, str] = {}
     for name, closing in _CLOSINGS.items():
@@ -161,12 +163,12 @@ class _Writer:
     """A model that reads and fills the skeleton of one item."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, generator: torch.Generator, temperature: float
+        self, model: Any, tokenizer: Any, noise: np.random.Generator, temperature: float
     ) -> None:
         self.token_count = 0
         self._reader = CachedReader(model)
         self._tokenizer, self._tokens = tokenizer, read_string_tokens(tokenizer)
-        self._generator, self._temperature = generator, temperature
+        self._noise, self._temperature = noise, temperature
 
     def read(self, token_ids: list[int]) -> Iterator[None]:
         """Read tokens, yielding after each chunk."""
@@ -221,7 +223,7 @@ class _Writer:
         logits_V = self._logits_V.masked_fill(~allowed_V, -torch.inf)
         while torch.isfinite(logits_V).any():
             token = choose_token(
-                logits_V, temperature=self._temperature, top_p=1.0, generator=self._generator
+                logits_V, temperature=self._temperature, top_p=1.0, noise=self._noise
             )
             found = self._tokens.read(place.half, token)
             ends = found["close"] is not None or (place.last and not found["rest"])

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from posttrain.errors import NonFiniteError
-from posttrain.generation.greedy import find_end_ids
+from posttrain.generation.choosing import check_finite, choose_tokens
+from posttrain.generation.endings import TextStream, build_noise, find_end_ids
 
 _CHUNK_TOKENS = 512
-_UNFINISHED = "\ufffd"  # what tokenizers decode the first bytes of a character to
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,7 @@ class CachedReader:
             if start:
                 yield None
             logits_V = self._read_chunk(token_ids[start : start + _CHUNK_TOKENS])
-        if not (logits_V < torch.inf).all():  # neither infinite nor not a number
-            raise NonFiniteError(
-                "the model's output is not a number", hint="its weights are broken"
-            )
+        check_finite(logits_V[None])
         yield logits_V
 
     @torch.no_grad()
@@ -96,28 +93,15 @@ class CachedReader:
 
 
 def choose_token(
-    logits_V: Tensor, *, temperature: float, top_p: float, generator: torch.Generator
+    logits_V: Tensor, *, temperature: float, top_p: float, noise: np.random.Generator
 ) -> int:
-    """Choose the next token.
-
-    Args:
-        logits_V: Unnormalized log-probabilities, [V]; minus infinity forbids a token.
-        temperature: 0 takes the most likely one.
-        top_p: Smallest set of most likely tokens to draw from, by its probability.
-        generator: Source of chance, on the CPU.
-
-    Returns:
-        A token id.
-    """
-    if temperature == 0:
-        return int(logits_V.argmax())
-    # The largest becomes 0 first, so that no temperature makes it overflow.
-    probability_V = ((logits_V - logits_V.max()) / temperature).softmax(dim=-1).cpu()
-    if top_p < 1:
-        sorted_V, order_V = probability_V.sort(descending=True)
-        before_V = sorted_V.cumsum(dim=-1) - sorted_V
-        probability_V[order_V[before_V >= top_p]] = 0
-    return int(torch.multinomial(probability_V, 1, generator=generator))
+    """Choose the next token of one completion; see ``choose_tokens``."""
+    drawn_1 = torch.tensor([noise.random()], dtype=torch.float64, device=logits_V.device)
+    return int(
+        choose_tokens(
+            logits_V[None], temperature=temperature, top_p=top_p, top_k=0, noise_B=drawn_1
+        )
+    )
 
 
 def find_context(model: Any) -> int | None:
@@ -126,20 +110,10 @@ def find_context(model: Any) -> int | None:
     return limit
 
 
-def build_generator(seed: int | None) -> torch.Generator:
-    """Make a source of chance; without a seed, one that is new every time."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
-
-
 def stream_completion(
     model: Any, tokenizer: Any, prompt: Sequence[int], options: SamplingOptions
 ) -> Iterator[Delta]:
-    """Write a completion; at temperature 0 its text is that of ``generate_greedy``.
+    """Write a completion; at temperature 0 its text is that of the other back ends.
 
     Args:
         model: A causal model in evaluation mode.
@@ -155,15 +129,15 @@ def stream_completion(
         NonFiniteError: The model's weights are broken.
     """
     end_ids = set(find_end_ids(model, tokenizer))
-    generator = build_generator(options.seed)
-    reader, text = CachedReader(model), _TextStream(tokenizer, options.stop)
+    noise = build_noise(options.seed)
+    reader, text = CachedReader(model), TextStream(tokenizer, options.stop)
     unread = prompt
     for count in range(1, options.max_new_tokens + 1):
         for logits_V in reader.read(unread):
             if logits_V is None:
                 yield Delta("", 0)
         token = choose_token(
-            logits_V, temperature=options.temperature, top_p=options.top_p, generator=generator
+            logits_V, temperature=options.temperature, top_p=options.top_p, noise=noise
         )
         if token in end_ids:
             yield Delta(text.end(), count, "stop")
@@ -177,56 +151,3 @@ def stream_completion(
         unread = [token]
     grown += text.end()
     yield Delta(grown, count, "stop" if text.stopped else "length")
-
-
-class _TextStream:
-    """Turns tokens into text as they come, and ends at a stop text.
-
-    Tokens may be parts of characters, and what a token decodes to may depend on the one before
-    it; so a few tokens are decoded again with each new one, and only the difference is text.
-    """
-
-    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
-        self.stopped = False
-        self._tokenizer, self._stop = tokenizer, stop
-        self._token_ids: list[int] = []
-        self._settled: list[int] = []
-        """Tokens whose text is settled and which are decoded again, to see the next in place."""
-        self._held = ""
-        """Text that may be the start of a stop text."""
-
-    def add(self, token_id: int) -> str:
-        """Take one more token; return the text that is settled by it."""
-        self._token_ids.append(token_id)
-        grown = self._decode_new()
-        return "" if grown.endswith(_UNFINISHED) else self._settle(grown)
-
-    def end(self) -> str:
-        """Return what is left, half characters included."""
-        rest = self._settle(self._decode_new())
-        if not self.stopped:
-            rest, self._held = rest + self._held, ""
-        return rest
-
-    def _decode_new(self) -> str:
-        before = self._decode(self._settled)
-        return self._decode(self._settled + self._token_ids)[len(before) :]
-
-    def _decode(self, token_ids: list[int]) -> str:
-        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
-
-    def _settle(self, grown: str) -> str:
-        self._settled = self._token_ids if grown else self._settled + self._token_ids
-        self._token_ids = []
-        text = self._held + grown
-        found = [place for stop in self._stop if (place := text.find(stop)) >= 0]
-        if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
-        longest = max((len(stop) for stop in self._stop), default=1) - 1
-        for start in range(max(0, len(text) - longest), len(text)):
-            if any(stop.startswith(text[start:]) for stop in self._stop):
-                self._held = text[start:]
-                return text[:start]
-        self._held = ""
-        return text

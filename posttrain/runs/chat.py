@@ -22,7 +22,7 @@ def chat_with(config: ChatConfig) -> None:
 
     from posttrain.data.templates import ChatRenderer
     from posttrain.data.tokens import encode_rendered
-    from posttrain.generation.greedy import find_end_ids
+    from posttrain.generation.endings import find_end_ids
     from posttrain.models.load import load_model, load_tokenizer
     from posttrain.runtime import set_seed
 

@@ -220,7 +220,8 @@ def _answer_chunks(
     compute: Compute,
 ) -> Iterator[dict[str, Any]]:
     """Answer, grade and pair; each chunk has a seed of its own, so that stops do not matter."""
-    from posttrain.generation.greedy import generate_sampled
+    from posttrain.generation.generator import GenerationOptions, write_all
+    from posttrain.generation.local import TransformersGenerator, build_requests
     from posttrain.models.load import load_model
     from posttrain.training.rewards import Rewards
 
@@ -229,20 +230,16 @@ def _answer_chunks(
     rewards = Rewards(settings.rewards, prompts, tokenizer, compute.device)
     dtype = "bfloat16" if compute.precision == "bf16" else "float32"
     model = load_model(config, attention="sdpa", dtype=dtype).to(compute.device)
+    generator = TransformersGenerator(model, tokenizer, batch_size=settings.batch_size)
+    options = GenerationOptions(settings.max_new_tokens, settings.temperature)
     progress = Progress("pairs", sum(map(len, chunks)), "prompts")
     done = 0
     for chunk in chunks:
         numbers = [number for number in chunk for _ in range(settings.completions)]
         token_ids = [prompts.example(number)[0] for number in numbers]
-        written = generate_sampled(
-            model,
-            tokenizer,
-            [ids.tolist() for ids in token_ids],
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            temperature=settings.temperature,
-            seed=int(digest_json([settings.seed, chunk.start])[:8], 16),
-        )
+        seed = int(digest_json([settings.seed, chunk.start])[:8], 16)
+        requests = build_requests([ids.tolist() for ids in token_ids], seed)
+        written = write_all(generator, requests, options)
         worth, means = rewards.grade(token_ids, written, numbers)
         answers = [
             Answer(one.text, score, one.finished) for one, score in zip(written, worth, strict=True)

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from posttrain.config.train import PpoStage
 from posttrain.data.store import ExampleStore
 from posttrain.errors import ConfigError
-from posttrain.generation.greedy import generate_greedy
+from posttrain.generation.generator import GenerationOptions, write_all
+from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.logs import say
 from posttrain.models.load import load_tokenizer
 from posttrain.runtime import world_size
@@ -160,12 +161,10 @@ class OnlineTrainer(PackedTrainer):
         numbers = range(len(store))
         prompts = [store.example(index)[0] for index in numbers]
         with self.stop.cutting(), writing(self.model), self.accelerator.autocast():
-            completions = generate_greedy(
-                self.model,
-                self.processing_class,
-                [prompt.tolist() for prompt in prompts],
-                max_new_tokens=self.schedule.stage.max_new_tokens,
-                batch_size=SIDE_BY_SIDE,
+            completions = write_all(
+                TransformersGenerator(self.model, self.processing_class, batch_size=SIDE_BY_SIDE),
+                build_requests([prompt.tolist() for prompt in prompts]),
+                GenerationOptions(self.schedule.stage.max_new_tokens),
             )
             worth, parts = self.schedule.rewards.over(store).grade(prompts, completions, numbers)
         values = {"validation_reward": sum(worth) / len(worth)}

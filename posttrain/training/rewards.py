@@ -13,7 +13,7 @@ from posttrain.config.model import ModelConfig
 from posttrain.config.train import RewardsConfig
 from posttrain.data.store import ExampleStore
 from posttrain.errors import ConfigError, DataError
-from posttrain.generation.greedy import Completion
+from posttrain.generation.generator import Completion
 from posttrain.grading.rewards import grade_answer
 from posttrain.models.heads import load_reward_model, score_trees
 from posttrain.models.load import load_tokenizer

@@ -18,7 +18,8 @@ from posttrain.config.train import GrpoStage, PpoStage
 from posttrain.data.pack import pack_sizes
 from posttrain.data.store import ExampleStore
 from posttrain.errors import ConfigError
-from posttrain.generation.greedy import Completion, generate_sampled
+from posttrain.generation.generator import Completion, GenerationOptions, write_all
+from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.layout import NO_PARENT, Segment, build_batch
 from posttrain.models.padded import takes_rows
 from posttrain.training.batches import to_tensors
@@ -96,16 +97,10 @@ def write_samples(
         Number of the prompt and the answer; answers of a prompt side by side.
     """
     groups = [number for number in range(len(prompts)) for _ in range(completions)]
+    requests = build_requests([prompts[group].tolist() for group in groups], seed)
     with writing(model):
-        written = generate_sampled(
-            model,
-            tokenizer,
-            [prompts[group].tolist() for group in groups],
-            max_new_tokens=max_new_tokens,
-            batch_size=SIDE_BY_SIDE,
-            temperature=temperature,
-            seed=seed,
-        )
+        generator = TransformersGenerator(model, tokenizer, batch_size=SIDE_BY_SIDE)
+        written = write_all(generator, requests, GenerationOptions(max_new_tokens, temperature))
     return list(zip(groups, written, strict=True))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posttrain.config.train import GrpoStage, PpoStage
-from posttrain.generation.greedy import Completion
+from posttrain.generation.generator import Completion
 from posttrain.models.packed import prepare_packed
 from posttrain.training.policy import (
     PolicyObjective,

@@ -16,7 +16,10 @@ from posttrain.models.attention.dense import attend_dense
 from posttrain.models.attention.flash import attend_flash_2, attend_flash_3
 from posttrain.models.attention.flex import attend_flex
 from posttrain.models.attention.groups import attend_groups
+from posttrain.models.attention.slots import attend_slots
 
+WRITING = "posttrain_slots"
+"""What transformers knows the attention as that writes completions; no batch is trained with it."""
 _FUNCTIONS = {
     "posttrain_varlen_3": attend_flash_3,
     "posttrain_varlen_2": attend_flash_2,
@@ -24,6 +27,7 @@ _FUNCTIONS = {
     "posttrain_groups": attend_groups,
     "posttrain_eager": attend_dense,
     "posttrain_sdpa": attend_groups,
+    WRITING: attend_slots,
 }
 # transformers looks for `flash` and `sdpa` within a name, and then for what its own code needs: it
 # would import packages for the first, and refuse the second to Gemma 2.

@@ -10,7 +10,7 @@ from posttrain.evaluation.answers import ask, encode_problems, open_grader
 from posttrain.evaluation.problems import Choice, Problem
 from posttrain.evaluation.tasks import check_task, load_task_model, run_task
 from posttrain.files import write_jsonl
-from posttrain.generation.greedy import Completion
+from posttrain.generation.generator import Completion
 from posttrain.samples import GENERATORS
 
 CHOICE = Choice("", "Which?", ("x", "y"), 1)

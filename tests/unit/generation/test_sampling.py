@@ -3,14 +3,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.errors import NonFiniteError
-from posttrain.generation.greedy import generate_greedy
-from posttrain.generation.sampling import (
-    SamplingOptions,
-    _TextStream,
-    build_generator,
-    choose_token,
-    stream_completion,
-)
+from posttrain.generation.endings import TextStream, build_noise
+from posttrain.generation.generator import GenerationOptions, write_all
+from posttrain.generation.local import TransformersGenerator, build_requests
+from posttrain.generation.sampling import SamplingOptions, choose_token, stream_completion
 from posttrain.models.tiny import ensure_tiny
 
 
@@ -37,9 +33,14 @@ def write(model, tokenizer, ids, room=24, **options):
     return "".join(d.text for d in deltas), deltas[-1]
 
 
-def test_greedy_text_is_that_of_generate_greedy(model, tiny_tokenizer):
+def write_side_by_side(model, tokenizer, prompts, room):
+    generator = TransformersGenerator(model, tokenizer, batch_size=4)
+    return write_all(generator, build_requests(prompts), GenerationOptions(room))
+
+
+def test_greedy_text_is_that_of_completions_side_by_side(model, tiny_tokenizer):
     prompts = [prompt(n, seed=n) for n in (1, 3, 7, 12, 25, 33, 40, 5, 18)]
-    expected = generate_greedy(model, tiny_tokenizer, prompts, max_new_tokens=24, batch_size=4)
+    expected = write_side_by_side(model, tiny_tokenizer, prompts, 24)
     for ids, completion in zip(prompts, expected, strict=True):
         text, last = write(model, tiny_tokenizer, ids)
         assert text == completion.text
@@ -50,7 +51,7 @@ def test_greedy_text_is_that_of_generate_greedy(model, tiny_tokenizer):
 
 def test_long_prompt_is_read_in_chunks_that_can_be_stopped_between(model, tiny_tokenizer):
     ids = prompt(1300)
-    (expected,) = generate_greedy(model, tiny_tokenizer, [ids], max_new_tokens=8, batch_size=1)
+    (expected,) = write_side_by_side(model, tiny_tokenizer, [ids], 8)
     deltas = list(stream_completion(model, tiny_tokenizer, ids, SamplingOptions(8)))
     assert [d.token_count for d in deltas[:3]] == [0, 0, 1]
     assert "".join(d.text for d in deltas) == expected.text
@@ -70,10 +71,10 @@ def test_smallest_top_p_is_greedy(model, tiny_tokenizer):
 
 def test_token_frequencies_are_the_probabilities_within_top_p():
     logits = torch.tensor([0.2, 0.5, 0.3]).log()
-    generator = build_generator(0)
+    noise = build_noise(0)
 
     def count(**options):
-        drawn = [choose_token(logits, generator=generator, **options) for _ in range(4000)]
+        drawn = [choose_token(logits, noise=noise, **options) for _ in range(4000)]
         return [drawn.count(token) / 4000 for token in range(3)]
 
     assert count(temperature=1.0, top_p=1.0) == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
@@ -109,7 +110,7 @@ def test_stop_text_that_never_comes_changes_nothing(model, tiny_tokenizer):
 
 
 def check_stream(tokenizer, ids):
-    stream = _TextStream(tokenizer, ())
+    stream = TextStream(tokenizer, ())
     pieces = [stream.add(token) for token in ids] + [stream.end()]
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=True)
     return pieces

@@ -5,8 +5,11 @@ import httpx
 import openai
 import pytest
 
+from posttrain.config.generation import OpenAIBackEnd
 from posttrain.data.templates import ChatRenderer
-from posttrain.generation.greedy import generate_greedy
+from posttrain.generation.endpoint import EndpointGenerator
+from posttrain.generation.generator import GenerationOptions, GenerationRequest, write_all
+from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.items import Item, check_item
 
 MESSAGES = [
@@ -27,14 +30,35 @@ def expected(model, tiny_tokenizer):
 
     def write(text: str, room: int = 20):
         ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
-        options = {"max_new_tokens": room, "batch_size": 1}
-        return generate_greedy(model, tiny_tokenizer, [ids], **options)[0], len(ids)
+        generator = TransformersGenerator(model, tiny_tokenizer, batch_size=1)
+        return write_all(generator, build_requests([ids]), GenerationOptions(room))[0], len(ids)
 
     return write
 
 
 def post(served, path: str, body) -> httpx.Response:
     return httpx.post(f"{served.url}{path}", json=body, timeout=60)
+
+
+def test_our_own_client_reads_what_evaluation_would_have_written(served, model, tiny_tokenizer):
+    asked = [[{"role": "user", "content": f"What is {n} plus 4?"}] for n in range(5)]
+    renderer = ChatRenderer(tiny_tokenizer)
+    texts = [renderer.render(messages, prompt=True) for messages in asked]
+    requests = [
+        GenerationRequest(tuple(tiny_tokenizer(text)["input_ids"]), messages=tuple(messages))
+        for text, messages in zip(texts, asked, strict=True)
+    ]
+    options = GenerationOptions(20)
+    expected = write_all(
+        TransformersGenerator(model, tiny_tokenizer, batch_size=5), requests, options
+    )
+    for shape in ("chat", "text"):
+        settings = OpenAIBackEnd(backend="openai", address=f"{served.url}/v1", format=shape)
+        found = write_all(EndpointGenerator(settings, tiny_tokenizer.decode), requests, options)
+        for ours, theirs in zip(expected, found, strict=True):
+            assert theirs.failure is None
+            assert (theirs.text, theirs.token_count) == (ours.text, ours.token_count)
+            assert theirs.finished == ours.finished
 
 
 def test_chat_is_the_text_that_evaluation_grades(served, tiny_tokenizer, expected):

@@ -15,7 +15,7 @@ from posttrain.config.train import DpoStage, GrpoStage, MaskConfig, PpoStage
 from posttrain.data.masking import Masking, mask_batch
 from posttrain.errors import PosttrainError
 from posttrain.files import load_json, load_jsonl
-from posttrain.generation.greedy import Completion
+from posttrain.generation.generator import Completion
 from posttrain.layout import Segment, build_batch
 from posttrain.models.attention import register_attention
 from posttrain.models.heads import end_positions, load_classifier, prepare_reward

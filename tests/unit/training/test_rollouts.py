@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from posttrain.config.model import ModelConfig
 from posttrain.config.train import GrpoStage, PpoStage
 from posttrain.errors import ConfigError
-from posttrain.generation.greedy import Completion
+from posttrain.generation.generator import Completion
 from posttrain.models.attention import register_attention
 from posttrain.models.load import find_model, load_model
 from posttrain.models.packed import prepare_packed, score_batch
