@@ -15,13 +15,14 @@ from them), R answers (segments with a parent).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 NO_PARENT = -1
+Plan = TypeVar("Plan")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,19 @@ class SegmentTable:
     causal: bool = True
     """Whether a token sees only what comes before it; else its whole segment, which is a root."""
     plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Attention back ends keep their index tensors here, made once per batch for all layers."""
+    """What ``plan`` has settled."""
+
+    def plan(self, name: Any, build: Callable[[], Plan]) -> Plan:
+        """Take what a back end has settled for this batch, or settle it: once for all layers.
+
+        Args:
+            name: Of the back end and what its plan depends on.
+            build: Makes the plan.
+        """
+        if name not in self.plans:
+            self.plans[name] = build()
+        plan: Plan = self.plans[name]
+        return plan
 
     def ancestors(self, segment: int) -> list[int]:
         """Return the segment's ancestors, the root first."""
@@ -58,8 +71,10 @@ class SegmentTable:
     def trees(self) -> list[int]:
         """Return the number of each segment's tree; trees count as their roots do."""
         found: list[int] = []
+        roots = 0
         for parent in self.parents:
-            found.append(max(found, default=-1) + 1 if parent == NO_PARENT else found[parent])
+            found.append(roots if parent == NO_PARENT else found[parent])
+            roots += parent == NO_PARENT
         return found
 
     def tree_tokens(self) -> list[int]:

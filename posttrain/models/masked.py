@@ -19,7 +19,7 @@ from posttrain.models.head import score_tokens
 from posttrain.models.output_layer import Form, read_layer
 from posttrain.models.packed import TokenScores, model_inputs
 from posttrain.models.packing import is_encoder
-from posttrain.models.padded import join, lay_out, takes_rows
+from posttrain.models.padded import score_rows, takes_rows
 
 
 def check_encoder(config: Any, tokenizer: Any, name: str) -> None:
@@ -66,20 +66,12 @@ def prepare_masked(model: Any) -> None:
         request.clear()  # of a call that failed on its way to the head
         if "score_positions" not in kwargs:
             return model_forward(*args, **kwargs)
-        positions_N, targets_N = kwargs.pop("score_positions"), kwargs.pop("score_targets")
-        upstream_N = kwargs.pop("score_upstream", None)
-        if not takes_rows(model):
-            request.update(places=(0, positions_N), targets=targets_N, upstream=upstream_N)
-            return model_forward(*args, **kwargs)
-        calls = lay_out(model_forward, kwargs["input_ids"], kwargs["segments"], positions_N)
-        parts: list[Tensor] = []
-        for call in calls:
-            request["places"], request["targets"] = call.places, targets_N[call.chosen_n]
-            request["upstream"] = None if upstream_N is None else upstream_N[call.chosen_n]
-            output = model_forward(**call.inputs)
-            parts.append(output.logits[0])
-        output.logits = join(calls, parts)[None]
-        return output
+        if takes_rows(model):
+            return score_rows(model_forward, kwargs, request)
+        request["places"] = (0, kwargs.pop("score_positions"))
+        request["targets"] = kwargs.pop("score_targets")
+        request["upstream"] = kwargs.pop("score_upstream", None)
+        return model_forward(*args, **kwargs)
 
     @functools.wraps(layers_forward)
     def keep_scored(*args: Any, **kwargs: Any) -> Any:

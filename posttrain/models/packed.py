@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from posttrain.errors import ConfigError
 from posttrain.models.head import score_tokens
 from posttrain.models.output_layer import plain_logits, read_form, read_layer
-from posttrain.models.padded import join, lay_out, takes_rows
+from posttrain.models.padded import score_rows, takes_rows
 
 
 class TokenScores(NamedTuple):
@@ -59,30 +59,14 @@ def prepare_packed(model: nn.Module, value_head: nn.Module | None = None) -> Non
         if hasattr(outer, "lora_A") and "forward" not in vars(outer):
             outer.forward = MethodType(score, outer)
         with plain_logits(model):
+            request["temperature"] = kwargs.pop("score_temperature", 1.0)
             if takes_rows(model):
-                return score_rows(kwargs)
+                return score_rows(model_forward, kwargs, request)
             kwargs["logits_to_keep"] = kwargs.pop("score_positions")
             request["targets"] = kwargs.pop("score_targets")
             request["upstream"] = kwargs.pop("score_upstream", None)
-            request["temperature"] = kwargs.pop("score_temperature", 1.0)
             # A cache makes transformers drop the packed mask: documents would see each other.
             return model_forward(*args, **{**kwargs, "use_cache": False})
-
-    def score_rows(kwargs: dict[str, Any]) -> Any:
-        calls = lay_out(
-            model_forward, kwargs["input_ids"], kwargs["segments"], kwargs["score_positions"]
-        )
-        parts: list[Tensor] = []
-        for call in calls:
-            request["places"] = call.places
-            request["targets"] = kwargs["score_targets"][call.chosen_n]
-            upstream_N = kwargs.get("score_upstream")
-            request["upstream"] = None if upstream_N is None else upstream_N[call.chosen_n]
-            request["temperature"] = kwargs.get("score_temperature", 1.0)
-            output = model_forward(**call.inputs)
-            parts.append(output.logits[0])
-        output.logits = join(calls, parts)[None]
-        return output
 
     def score(self: nn.Module, hidden: Tensor) -> Tensor:
         if (targets_N := request.pop("targets", None)) is None:

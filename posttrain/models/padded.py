@@ -66,6 +66,11 @@ def plan_rows(table: SegmentTable) -> RowPlan:
     return RowPlan(tuple(calls), place_T3)
 
 
+def settle_rows(table: SegmentTable) -> RowPlan:
+    """Lay a batch out once for all that asks."""
+    return table.plan("rows", lambda: plan_rows(table))
+
+
 def _tokens(table: SegmentTable, path: Sequence[int]) -> Tensor:
     return torch.cat(
         [torch.arange(table.starts[s], table.starts[s] + table.lengths[s]) for s in path]
@@ -122,9 +127,7 @@ def lay_out(
         Calls that hold every position once; one at least.
     """
     device = input_ids_1T.device
-    if "rows" not in table.plans:
-        table.plans["rows"] = plan_rows(table)
-    plan: RowPlan = table.plans["rows"]
+    plan = settle_rows(table)
     places_N3 = plan.place_T3[positions_N.cpu()]
     accepted = inspect.signature(forward).parameters
     calls: list[RowCall] = []
@@ -141,6 +144,30 @@ def lay_out(
         row_n, column_n = places_N3[chosen_n, 1].to(device), places_N3[chosen_n, 2].to(device)
         calls.append(RowCall(inputs, chosen_n.to(device), (row_n, column_n)))
     return calls
+
+
+def score_rows(forward: Callable[..., Any], kwargs: dict[str, Any], request: dict[str, Any]) -> Any:
+    """Let a model that cannot take a packed batch score its chosen positions, call by call.
+
+    Args:
+        forward: The model's own.
+        kwargs: The packed batch, as the model was called with it.
+        request: Where the output layer finds what to score; see ``models.packed``.
+
+    Returns:
+        The output of the last call, with the scores of all positions, [1, N, ...], as its logits.
+    """
+    calls = lay_out(forward, kwargs["input_ids"], kwargs["segments"], kwargs["score_positions"])
+    upstream_N = kwargs.get("score_upstream")
+    parts: list[Tensor] = []
+    for call in calls:
+        request["places"] = call.places
+        request["targets"] = kwargs["score_targets"][call.chosen_n]
+        request["upstream"] = None if upstream_N is None else upstream_N[call.chosen_n]
+        output = forward(**call.inputs)
+        parts.append(output.logits[0])
+    output.logits = join(calls, parts)[None]
+    return output
 
 
 def join(calls: Sequence[RowCall], results_n: Sequence[Tensor]) -> Tensor:

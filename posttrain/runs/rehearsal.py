@@ -26,7 +26,7 @@ from posttrain.models.heads import end_positions, prepare_reward
 from posttrain.models.live import LiveBytes, imagine_weights, unpack_weights
 from posttrain.models.masked import prepare_masked
 from posttrain.models.packed import prepare_packed
-from posttrain.models.padded import plan_rows
+from posttrain.models.padded import settle_rows
 from posttrain.runs.tuning import shape_model
 from posttrain.training.batches import to_tensors
 from posttrain.training.mlm import MaskedObjective
@@ -223,7 +223,7 @@ def _plan_attention(attention: Attention, config: Any, batch: dict[str, Any]) ->
 
     table = batch["segments"]
     if attention.padded:
-        table.plans["rows"] = plan_rows(table)
+        settle_rows(table)
         return
     tokens = table.total_tokens
     heads = torch.zeros(1, 1, tokens, 8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from posttrain.data.prepare import PreparedData
 from posttrain.errors import ConfigError
 from posttrain.files import load_json, write_json
 from posttrain.logs import format_bytes, say
-from posttrain.models.memory import MemoryEstimate, estimate_memory
+from posttrain.models.memory import estimate_memory
 from posttrain.runs.folder import POLL_SECONDS
 from posttrain.runs.rehearsal import NotRehearsedError, rehearse_step
 from posttrain.runs.tuning import count_stage_parameters
@@ -77,9 +79,13 @@ def find_batch_tokens(
     a_pass = int(data.train.lengths.sum()) // (stage.accumulate * world_size())
     most = max(longest, min(_MOST_TOKENS, a_pass))
     small = max(longest, 1024)
+    total, trainable, held = count_stage_parameters(recipe, stage, config)
+    weigh = partial(
+        estimate_memory, total_parameters=total, trainable_parameters=trainable, held=held
+    )
     try:
         sizes = [
-            _weigh(recipe, stage, data, config, tokens).total
+            weigh(step=_rehearse(recipe, stage, data, config, tokens)).total
             for tokens in (longest, small, 2 * small)
         ]
     except NotRehearsedError as error:
@@ -103,19 +109,16 @@ def find_batch_tokens(
     return max(longest, int(fitting) // _ROUND_TOKENS * _ROUND_TOKENS), share
 
 
-def _weigh(
+def _rehearse(
     recipe: Recipe, stage: FixedDataStage, data: PreparedData, config: Any, tokens: int
-) -> MemoryEstimate:
+) -> Counter[str]:
+    """Run the heaviest batch of so many tokens without weights, for what a step holds."""
     sized = stage.model_copy(update={"batch_tokens": tokens})
     schedule = build_schedule(data.train, sized, seed=recipe.seed)
     heaviest = data.train.batch(schedule.batches[int(np.argmax(schedule.batch_size_tokens))])
-    total, trainable, held = count_stage_parameters(recipe, sized, config)
     # Of several processes each holds DDP's buckets besides, as large as the gradients.
     again = stage.accumulate > 1 or world_size() > 1
-    step = rehearse_step(recipe, sized, config, heaviest, again=again)
-    return estimate_memory(
-        total_parameters=total, trainable_parameters=trainable, held=held, step=step
-    )
+    return rehearse_step(recipe, sized, config, heaviest, again=again)
 
 
 def _find_room(device: str) -> tuple[float, str]:

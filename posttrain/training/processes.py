@@ -67,13 +67,9 @@ class StepBatches(Dataset[dict[str, Any]]):
 
 def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
     """Add up each value over all processes; every process must ask for the same names."""
-    if not dist.is_initialized():
-        return values
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     names = sorted(values)
-    totals = torch.tensor([values[n] for n in names], dtype=torch.float64, device=device)
-    dist.all_reduce(totals)
-    return dict(zip(names, totals.tolist(), strict=True))
+    totals = dict(zip(names, _reduce([values[n] for n in names], dist.ReduceOp.SUM), strict=True))
+    return {name: totals[name] for name in values}
 
 
 def any_process(flag: bool) -> bool:
@@ -83,12 +79,17 @@ def any_process(flag: bool) -> bool:
 
 def least_over_processes(value: float) -> float:
     """Return the smallest of the values that the processes have."""
+    return _reduce([value], dist.ReduceOp.MIN)[0]
+
+
+def _reduce(values: list[float], operation: Any) -> list[float]:
     if not dist.is_initialized():
-        return value
+        return values
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    least = torch.tensor(value, dtype=torch.float64, device=device)
-    dist.all_reduce(least, op=dist.ReduceOp.MIN)
-    return float(least)
+    reduced = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(reduced, op=operation)
+    found: list[float] = reduced.tolist()
+    return found
 
 
 def average_gradients(model: torch.nn.Module) -> None:

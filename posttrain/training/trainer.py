@@ -230,8 +230,6 @@ class PackedTrainer(ModelFiles):
             self.state.global_step + 1,
             f"the loss of a batch {what}; no update was applied",
             rows,
-            hint="lower the learning rate, look at these rows with posttrain inspect, or set "
-            "on_nonfinite: rollback",
         )
 
     def _describe_rows(self, inputs: dict[str, Any]) -> list[str]:

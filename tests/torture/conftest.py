@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.files import digest_file, load_jsonl
+from tests.metrics import drop_times
 from tests.stages.conftest import environment
 from tests.stages.started import Forked, run_forked
 
@@ -29,11 +30,6 @@ stages:
     save_every_steps: 3
     keep_last: 2
 """
-TIMES = {
-    "seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second",
-    "examples_per_second", "mfu",
-    "memory_bytes",
-}  # fmt: skip
 
 
 def pytest_addoption(parser):
@@ -84,7 +80,7 @@ class Place:
 
     def metrics(self):
         rows = load_jsonl(self.stage / "metrics.jsonl")
-        return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+        return drop_times(rows)
 
 
 @pytest.fixture(scope="session")

@@ -30,10 +30,12 @@ def window_of(table: SegmentTable, kwargs: dict[str, Any]) -> int | None:
     window: int | None = kwargs.get("sliding_window")
     if window is None:
         return None
-    if "longest" not in table.plans:
-        ends = zip(path_starts(table), table.lengths, strict=True)
-        table.plans["longest"] = max(before + length for before, length in ends)
-    return window if window < table.plans["longest"] else None
+    longest = table.plan("longest", lambda: _longest_path(table))
+    return window if window < longest else None
+
+
+def _longest_path(table: SegmentTable) -> int:
+    return max(map(sum, zip(path_starts(table), table.lengths, strict=True)))
 
 
 def path_starts(table: SegmentTable) -> list[int]:

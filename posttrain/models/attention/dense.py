@@ -30,15 +30,15 @@ def attend_dense(
     """An attention function of transformers."""
     table = segment_table(kwargs)
     window = window_of(table, kwargs)
-    name = ("eager", query.device, window)
-    if name not in table.plans:
-        table.plans[name] = dense_mask(table, window).to(query.device)
+    allowed_TT = table.plan(
+        ("eager", query.device, window), lambda: dense_mask(table, window).to(query.device)
+    )
     repeats = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
     scores = ((query @ key.transpose(-1, -2)) * scale_of(query, kwargs)).float()
     if (softcap := softcap_of(kwargs)) is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill(~table.plans[name], float("-inf"))
+    scores = scores.masked_fill(~allowed_TT, float("-inf"))
     weights = dropout(scores.softmax(-1), dropout_of(module, kwargs))
     output = weights.to(value.dtype) @ value
     return output.transpose(1, 2).contiguous(), None

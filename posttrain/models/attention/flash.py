@@ -221,10 +221,7 @@ def attend_varlen(
     """
     table = segment_table(kwargs)
     query, key, value = tensors
-    name = ("varlen", query.device)
-    if name not in table.plans:
-        table.plans[name] = _move(plan_varlen(table), query.device)
-    plan: VarlenPlan = table.plans[name]
+    plan = table.plan(("varlen", query.device), lambda: _move(plan_varlen(table), query.device))
     window = window_of(table, kwargs)
     reach = -1 if window is None else window - 1
     call = VarlenCall(

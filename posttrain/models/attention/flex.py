@@ -37,9 +37,9 @@ def attend_flex(
 
     table = segment_table(kwargs)
     window = window_of(table, kwargs)
-    name = ("flex", query.device, window)
-    if name not in table.plans:
-        table.plans[name] = _build_mask(table, query.device, window)
+    mask = table.plan(
+        ("flex", query.device, window), lambda: _build_mask(table, query.device, window)
+    )
     query, key, value = align(query, key, value)
     attend = flex_attention if query.device.type == "cpu" else _compiled_flex()
     softcap = softcap_of(kwargs)
@@ -48,23 +48,19 @@ def attend_flex(
         key,
         value,
         score_mod=None if softcap is None else _bend(softcap),
-        block_mask=table.plans[name],
+        block_mask=mask,
         scale=scale_of(query, kwargs),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output.transpose(1, 2).contiguous(), None
 
 
-_compiled: list[Any] = []
-
-
+@functools.cache
 def _compiled_flex() -> Any:
     """Compile FlexAttention once per process; uncompiled it builds all scores."""
-    if not _compiled:
-        from torch.nn.attention.flex_attention import flex_attention
+    from torch.nn.attention.flex_attention import flex_attention
 
-        _compiled.append(torch.compile(flex_attention, dynamic=True))
-    return _compiled[0]
+    return torch.compile(flex_attention, dynamic=True)
 
 
 @functools.cache

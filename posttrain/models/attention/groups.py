@@ -25,7 +25,7 @@ from posttrain.models.attention.call import (
     softcap_of,
     window_of,
 )
-from posttrain.models.attention.tile_plan import TilePlan, plan_tiles
+from posttrain.models.attention.tile_plan import plan_tiles
 from posttrain.models.attention.tiles import attend_tiles
 
 # A group's padding inside attention; the rest of the model never sees a padded token.
@@ -66,14 +66,11 @@ def attend_groups(
     dropout, softcap = dropout_of(module, kwargs), softcap_of(kwargs)
     plain = window is None and not dropout and softcap is None
     if query.device.type == "cpu" and plain and query.shape[-1] == value.shape[-1]:
-        if "tiles" not in table.plans:
-            table.plans["tiles"] = plan_tiles(table)
-        tiles: TilePlan = table.plans["tiles"]
+        tiles = table.plan("tiles", lambda: plan_tiles(table))
         return attend_tiles(query, key, value, tiles, scale_of(query, kwargs)), None
-    name = ("sdpa", query.device, window)
-    if name not in table.plans:
-        table.plans[name] = _plan_groups(table, query.device, window)
-    plan: _GroupPlan = table.plans[name]
+    plan = table.plan(
+        ("sdpa", query.device, window), lambda: _plan_groups(table, query.device, window)
+    )
     query_THD, key_TKD, value_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
     outputs = []
     for group in plan.groups:

@@ -13,7 +13,6 @@ from posttrain.errors import VerificationError
 from posttrain.training.guards.rollback import SpoiltStepError
 from posttrain.training.processes import gathered
 
-_HINT = "lower the learning rate, look at the rows with posttrain inspect, or set on_nonfinite"
 Rows = Callable[[], Sequence[str]]
 
 
@@ -46,7 +45,6 @@ def check_gradients(
             f"the gradient of {bad[0]} and {len(bad) - 1} others is not finite; "
             "the update was not applied",
             rows(),
-            hint=_HINT,
         )
     if step == 0 and norm == 0 and not may_vanish:
         raise VerificationError(

@@ -17,6 +17,12 @@ ROLLBACKS_FILE = "rollbacks.json"
 """In a stage's folder: which steps were passed over, and why."""
 
 
+_HINT = (
+    "lower the learning rate, look at these rows with posttrain inspect, or set on_nonfinite: "
+    "rollback"
+)
+
+
 class SpoiltStepError(NonFiniteError):
     """A step whose loss or gradient is not to be applied; raised before it is.
 
@@ -34,7 +40,7 @@ class SpoiltStepError(NonFiniteError):
         what: str,
         rows: Sequence[str],
         *,
-        hint: str,
+        hint: str = _HINT,
         kind: Literal["nonfinite", "spike"] = "nonfinite",
     ) -> None:
         shown = f"{len(rows)} rows, such as {', '.join(rows[:5])}" if rows else "rows unknown"

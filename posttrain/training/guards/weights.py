@@ -38,8 +38,9 @@ class WeightWatch:
     """
 
     def __init__(self, model: Any) -> None:
-        self._before = {name: _fingerprint(w) for name, w in _trainable(model)}
-        self._kept = {name: _take_some(w) for name, w in _trainable(model)}
+        self._before, self._kept = {}, {}
+        for name, weight in _trainable(model):
+            self._before[name], self._kept[name] = _fingerprint(weight), _take_some(weight)
 
     def check_moved(self, model: Any) -> WeightChange:
         """Compare with the weights after training.
@@ -100,8 +101,9 @@ def check_saved(model: Any, folder: Path | None, apart: tuple[str, ...] = ()) ->
     }
     if not folder:
         return
-    lost = {name: what for name, what in held.items() if what not in set(saved.values())}
-    spare = {name: what for name, what in saved.items() if what not in set(held.values())}
+    in_file, in_memory = set(saved.values()), set(held.values())
+    lost = {name: what for name, what in held.items() if what not in in_file}
+    spare = {name: what for name, what in saved.items() if what not in in_memory}
     # transformers holds a mixture's experts in one tensor and saves each by itself.
     lost = {name: what for name, what in lost.items() if not _is_parted(name, lost, spare)}
     if lost:

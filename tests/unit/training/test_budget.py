@@ -32,6 +32,7 @@ from posttrain.training.reward import RewardObjective
 from posttrain.training.rollouts import Sample, pack_samples
 from posttrain.training.sft import train_sft
 from tests.encoders import save_encoder
+from tests.metrics import drop_times
 
 DATA = {"data": {"sources": [{"path": "rows.jsonl"}]}}
 DROPOUT = {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.3}}
@@ -226,20 +227,9 @@ def room_for(tokens, *, from_call=0):
         handle.remove()
 
 
-TIMES = {
-    "seconds",
-    "step_seconds",
-    "tokens_per_second",
-    "trained_tokens_per_second",
-    "examples_per_second",
-    "mfu",
-}
-TIMES |= {"memory_bytes"}
-
-
 def figures(job):
     rows = load_jsonl(job.folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+    return drop_times(rows)
 
 
 def weights(job):

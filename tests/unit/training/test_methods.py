@@ -28,15 +28,8 @@ from posttrain.training.pretrain import train_pretrain
 from posttrain.training.reward import train_reward
 from posttrain.training.sft import train_sft
 from tests.encoders import save_encoder
+from tests.metrics import drop_times
 
-TIMES = {
-    "seconds",
-    "step_seconds",
-    "tokens_per_second",
-    "trained_tokens_per_second",
-    "examples_per_second",
-}
-TIMES |= {"mfu", "memory_bytes"}
 LORA = {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.2}}
 ANIMALS = ("cat", "dog", "hen", "cow", "fox", "owl")
 PLACES = ("barn", "house", "field", "wood")
@@ -115,7 +108,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    return drop_times(map(json.loads, lines))
 
 
 def add_adapter(model, folder: Path):

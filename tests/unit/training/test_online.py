@@ -27,15 +27,8 @@ from posttrain.training import rounds
 from posttrain.training.online import train_online
 from posttrain.training.reward import train_reward
 from posttrain.training.rounds import Rounds
+from tests.metrics import drop_times
 
-TIMES = {
-    "seconds",
-    "step_seconds",
-    "tokens_per_second",
-    "trained_tokens_per_second",
-    "examples_per_second",
-}
-TIMES |= {"mfu", "memory_bytes"}
 LORA = {"tuning": "lora", "lora": {"rank": 4}}
 
 
@@ -91,7 +84,7 @@ def make(make_job, sums_file, judge):
 def metrics(folder, drop=()):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k not in TIMES and k not in drop} for row in rows]
+    return [{k: v for k, v in row.items() if k not in drop} for row in drop_times(rows)]
 
 
 def weights(folder):

@@ -18,20 +18,13 @@ from posttrain.config.load import build_recipe
 from posttrain.errors import InterruptedRunError
 from posttrain.models.load import load_model
 from posttrain.training.sft import train_sft
+from tests.metrics import drop_times
 
 TUNINGS = {
     "full": {},
     # Dropout, so that the random state matters too.
     "lora": {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.2}},
 }
-TIMES = {
-    "seconds",
-    "step_seconds",
-    "tokens_per_second",
-    "trained_tokens_per_second",
-    "examples_per_second",
-}
-TIMES |= {"mfu", "memory_bytes"}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -41,7 +34,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    return drop_times(map(json.loads, lines))
 
 
 def assert_same_run(found: Path, expected: Path) -> None:

@@ -62,3 +62,19 @@ def test_a_saved_model_without_a_trained_weight_is_refused(model, tmp_path):
     with pytest.raises(VerificationError, match=r"1\.weight and 0 other trained weights are not"):
         check_saved(model, tmp_path)
     check_saved(model, tmp_path, apart=("1.",))
+
+
+def test_experts_that_are_saved_one_by_one_must_be_there_as_they_were_trained(tmp_path):
+    model = torch.nn.ModuleDict({"layer": torch.nn.Module()})
+    model["layer"].experts = torch.nn.Module()
+    model["layer"].experts.up = torch.nn.Parameter(torch.randn(2, 3, 4))
+    parts = {
+        f"layer.experts.{number}.up": part.clone()
+        for number, part in enumerate(model["layer"].experts.up.detach())
+    }
+    save_file(parts, tmp_path / "model.safetensors")
+    check_saved(model, tmp_path)
+    parts["layer.experts.1.up"][0, 0] += 1e-3
+    save_file(parts, tmp_path / "model.safetensors")
+    with pytest.raises(VerificationError, match=r"layer\.experts\.up and 0 other trained weights"):
+        check_saved(model, tmp_path)
