@@ -3,8 +3,8 @@
 A batch that does not fit is cut by its trees, and the optimizer step is done again: the same
 examples, the same loss, from the same random state, in more and smaller micro-batches (which draw
 other dropout masks from it than the whole batch would have). The smaller budget stays, and is kept
-in the stage's folder with the step from which it counts, so that a resumed run cuts the same batches
-as the unbroken one.
+in the stage's folder with the step from which it counts, so that a resumed run cuts the same
+batches as the unbroken one.
 """
 
 from __future__ import annotations
