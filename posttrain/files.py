@@ -146,6 +146,21 @@ def publish_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+def move_aside(path: Path) -> Path | None:
+    """Rename a folder that holds something, so that a new result can take its place.
+
+    Returns:
+        Its new name; None where there was nothing.
+    """
+    if not path.exists() or not any(path.iterdir()):
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed writers left below ``folder``: temporary names start with a dot."""
     for path in folder.rglob(".*"):

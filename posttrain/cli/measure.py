@@ -25,8 +25,22 @@ def add_commands(app: typer.Typer) -> None:
             (
                 "posttrain evaluate recipes/demo.yaml",
                 "posttrain evaluate recipes/gsm8k/sft.yaml model.path=models/Qwen3-0.6B",
+                "posttrain evaluate runs/demo --tasks gsm8k,arc tasks.gsm8k.data.limit=200",
                 "posttrain evaluate runs/demo --harness arc_easy,hellaswag harness.limit=200",
                 "posttrain evaluate tiny --harness mine harness.tasks_folder=my-tasks",
+            ),
+        ),
+        (
+            "tasks",
+            tasks,
+            ("posttrain tasks", "posttrain tasks gsm8k-8shot"),
+        ),
+        (
+            "regrade",
+            regrade,
+            (
+                "posttrain regrade runs/demo",
+                "posttrain regrade runs/demo/tuned/math grader_seconds=30",
             ),
         ),
         (
@@ -53,6 +67,14 @@ def add_commands(app: typer.Typer) -> None:
 def evaluate(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK,...",
+            help="Run these tasks instead (`posttrain tasks` lists them); RECIPE may then also be "
+            "a run, a model folder, or a hub id.",
+        ),
+    ] = None,
     harness: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +84,16 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Run a recipe's evaluation stages on the models that exist."""
+    """Run a recipe's evaluation stages on the models that exist, or tasks on any model."""
+    if tasks is not None and harness is not None:
+        raise ConfigError(
+            "--tasks and --harness are two evaluations", hint="run one, then the other"
+        )
+    if tasks is not None:
+        from posttrain.runs.measure import evaluate_model
+
+        evaluate_model(str(recipe), tasks, overrides or [], typed_command())
+        return
     if harness is not None:
         from posttrain.runs.harness import evaluate_harness
 
@@ -77,6 +108,31 @@ def evaluate(
     kinds = ("sample-data", "generate-items", "evaluate", "harness")
     folder = run_recipe(loaded, typed_command(), only=kinds)
     finish_run(folder)
+
+
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TASK]", help="Show this one's settings.")
+    ] = None,
+) -> None:
+    """List the tasks that an evaluation can name, or show one; own ones are in ./tasks."""
+    from posttrain.logs import show
+    from posttrain.runs.list_tasks import render_tasks, show_task
+
+    show(show_task(name, Path.cwd()) if name else render_tasks(Path.cwd()))
+
+
+def regrade(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run, a stage or a task.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Other settings of grading."),
+    ] = None,
+) -> None:
+    """Grade saved answers anew, without a model, and say which verdicts change."""
+    from posttrain.runs.regrade import regrade as regrade_folder
+
+    regrade_folder(folder, overrides or [])
 
 
 def compare(

@@ -62,7 +62,9 @@ def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
         for source in stage_sources(stage):
             path = source.path
             if path is not None and not path.exists() and not find_paths(path):
-                say(f"stage {stage.name}: {source.path} is not there yet")
+                get = getattr(source, "get", None)
+                told = f"; get it: {get}" if get else ""
+                say(f"stage {stage.name}: {source.path} is not there yet{told}")
     stages = ", ".join(f"{stage.name} ({stage.stage})" for stage in checked.stages)
     show(f"{recipe}: good; run `{checked.name}`, stages: {stages}")
 

@@ -13,10 +13,11 @@ from posttrain.config.base import Config
 
 def find_tag(model: type[BaseModel]) -> tuple[str, str | None]:
     """Key and value by which a member of a union is told, such as ``stage: sft``."""
-    for name in ("stage", "task"):
+    for name in ("stage", "kind"):
         found = model.model_fields.get(name)
-        if found and get_args(found.annotation):
-            return name, str(get_args(found.annotation)[0])
+        values = get_args(found.annotation) if found else ()
+        if values and (name == "stage" or len(values) == 1):
+            return name, str(values[0])
     return "", None
 
 

@@ -67,6 +67,24 @@ class SourceConfig(Config):
         return self
 
 
+class TaskData(SourceConfig):
+    """Problems of an evaluation, or solved examples, with their reference answers."""
+
+    split: str | None = None
+    """Of a folder: only its files of this name, such as `test.jsonl` and `test-00000.parquet` of
+    `test`."""
+    get: str | None = None
+    """How to get the files; said where they are missing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ask_for_path(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("path") and not values.get("from_stage"):
+            told = f" ({values['get']})" if values.get("get") else ""
+            raise ValueError(f"say where the rows are, by `path` or `from_stage`{told}")
+        return values
+
+
 class SplitConfig(Config):
     """Shares held back from training, chosen by content: adding rows moves no other row."""
 

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from posttrain.config.base import Config, StageName
-from posttrain.config.data import SourceConfig
+from posttrain.config.base import Config, ConfigPath, ModelName, StageName
+from posttrain.config.data import TaskData
 from posttrain.config.items import ItemChecks
+from posttrain.config.model import ComputeConfig
+from posttrain.config.prompts import PromptText
 
 ModelNeed = Literal["generate", "score", "nothing"]
 """What a task asks of a model: to write answers, to score given text, or nothing."""
+_BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 class BaseTask(Config):
     """What all tasks share."""
 
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ({"type": "string"},)
+
+    task: StageName | None = None
+    """The task's file: `tasks/NAME.yaml` beside the recipe, or one that comes with us (`posttrain
+    tasks` lists them). What is said beside it goes over what the file says."""
     name: StageName | None = None
     """Folder of the results; the task's own name where absent."""
-    data: SourceConfig
+    data: TaskData
     """The problems with their reference answers."""
 
-    @property
-    def kind(self) -> str:
-        """The task's own name."""
-        return str(getattr(self, "task", ""))
+    @classmethod
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Read `tasks: [gsm8k]`."""
+        return {"task": value} if isinstance(value, str) else None
 
     @property
     def label(self) -> str:
         """Name of the results' folder."""
-        return self.name or self.kind
+        return self.name or self.task or str(getattr(self, "kind", ""))
 
     @property
     def needs(self) -> ModelNeed:
@@ -38,15 +46,91 @@ class BaseTask(Config):
         return "generate"
 
 
-class AnswerTask(BaseTask):
+class ProblemTask(BaseTask):
+    """What tasks share that have problems with right answers."""
+
+    groups: dict[str, str] = Field(default_factory=dict)
+    """Sub-scores besides those of the kind (`level`, `subject`, `skill`, ...), as `{name of the
+    score: field of the row}`."""
+    cluster: str | None = None
+    """Field of the row whose equal values belong together, such as questions on one text: their
+    answers do not count as independent. Of `choice`, the passage itself where absent."""
+
+
+class AnswerTask(ProblemTask):
     """What tasks share whose answers are written by the model."""
 
     system: str | None = None
     """System turn before each problem."""
     max_new_tokens: PositiveInt = 256
     """Longest answer."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """An answer ends before any of these texts."""
+    samples: PositiveInt = 1
+    """Answers to each problem; several need a `temperature`, and give pass@k and majority vote."""
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """0 always takes the most likely token; higher is more varied."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of sampling: only the most likely tokens that have this share together."""
+    top_k: NonNegativeInt = 0
+    """Of sampling: only so many of the most likely tokens; 0 takes all."""
+    seed: NonNegativeInt = 0
+    """Of sampling; every answer has a seed of its own made from it, so that order, batches and
+    stops do not matter."""
     batch_size: PositiveInt = 64
     """Answers written side by side."""
+    grader_seconds: PositiveFloat = 10.0
+    """Longest time for grading one answer; beyond it the answer is unscored, as
+    `grader_timeout`."""
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> AnswerTask:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("`samples` are all the same at `temperature: 0`; raise it")
+        return self
+
+
+class Example(Config):
+    """A solved problem."""
+
+    problem: Annotated[str, Field(min_length=1)]
+    """As it is asked."""
+    answer: Annotated[str, Field(min_length=1)]
+    """As the model shall write its own, with the reasoning where it shall reason."""
+
+
+class ShotsConfig(Config):
+    """Solved examples before each problem."""
+
+    shorthands: ClassVar[tuple[dict[str, Any], ...]] = ({"type": "integer"},)
+
+    number: NonNegativeInt | None = None
+    """How many; all that are written down where absent."""
+    examples: tuple[Example, ...] = ()
+    """Written down; the first ones are taken."""
+    data: TaskData | None = None
+    """Chosen from these rows instead, the same ones for every problem; never the problem itself."""
+    seed: NonNegativeInt = 0
+    """Of the choice from `data`."""
+
+    @classmethod
+    def read_shorthand(cls, value: Any) -> dict[str, Any] | None:
+        """Read `shots: 4`."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return {"number": value} if whole else None
+
+    @model_validator(mode="after")
+    def _check_origin(self) -> ShotsConfig:
+        if self.examples and self.data:
+            raise ValueError("give either `examples` or `data`")
+        if self.data and self.number is None:
+            raise ValueError("say how many examples to take from `data`, by `number`")
+        if not self.data and (self.number or 0) > len(self.examples):
+            raise ValueError(
+                f"{self.number} examples are wanted and {len(self.examples)} written down; give "
+                "more `examples`, or `data` to choose from"
+            )
+        return self
 
 
 class ReasoningTask(AnswerTask):
@@ -54,52 +138,104 @@ class ReasoningTask(AnswerTask):
 
     cot: bool | None = None
     """`true` asks for reasoning before the answer, `false` for the answer alone; the problem stands
-    by itself where absent (of `mcq`, with the request for a letter)."""
+    by itself where absent (of `choice`, with the request for a letter)."""
+    ask_reasoning: str = _BOXED
+    """Said below the problem where `cot` is true."""
+    ask_answer: str = "Give only the final answer."
+    """Said below the problem where `cot` is false."""
+    context: Literal["chat", "text"] = "chat"
+    """The problem as a user turn, or as plain text, for models without a chat template."""
+    prompt: PromptText | None = None
+    """How a problem is put, a template in Jinja: `problem` (whole), `instruction` (what `cot` asks
+    for), of `choice` also `question`, `passage` and `options`, and the row's own fields as
+    `row.FIELD`. Where absent, problem and instruction; of `context: text` between `Question:` and
+    `Answer:`."""
+    shots: ShotsConfig = ShotsConfig()
+    """Solved examples before each problem."""
+    answer_pattern: str | None = None
+    """Regular expression; the answer is what its last match found, or that match's first group.
+    The kind's own way of finding it where absent."""
+
+    @property
+    def instruction(self) -> str:
+        """What is asked for below the problem; may be empty."""
+        return "" if self.cot is None else self.ask_reasoning if self.cot else self.ask_answer
+
+    @model_validator(mode="after")
+    def _check_prompt(self) -> ReasoningTask:
+        if self.cot is not None and self.prompt and "instruction" not in self.prompt:
+            raise ValueError("`cot` has no effect where `prompt` has no {{ instruction }}")
+        return self
 
 
-class Gsm8kTask(ReasoningTask):
-    """Word problems with a number as answer: exact numeric equality."""
+class NumberTask(ReasoningTask):
+    """Word problems with a number as answer, such as GSM8K."""
 
-    task: Literal["gsm8k"]
+    kind: Literal["number"]
     """Exact numeric equality of the final answer."""
 
 
-class MathTask(ReasoningTask):
+class FormulaTask(ReasoningTask):
     """Problems in the shape of MATH: equal formulas, judged by math-verify (extra `math`)."""
 
-    task: Literal["math"]
+    kind: Literal["formula"]
     """Equality of formulas, in rows {problem, solution or answer, level, subject}."""
     max_new_tokens: PositiveInt = 1024
     """Longest answer."""
-    grader_seconds: PositiveFloat = 10.0
-    """Longest time for one comparison; beyond it the error class is `grader_timeout`."""
 
 
-class McqTask(ReasoningTask):
+class ExactTask(ReasoningTask):
+    """Questions whose answer is a word or name."""
+
+    kind: Literal["exact"]
+    """The same words as the reference, in rows {problem or question, answer}."""
+    ask_reasoning: str = 'Please reason step by step, and end with "Answer: " and the answer.'
+    """Said below the problem where `cot` is true."""
+    ignore_case: bool = True
+    """Capitals and full stops do not matter."""
+
+
+class ChoiceTask(ReasoningTask):
     """Multiple choice."""
 
-    task: Literal["mcq"]
+    kind: Literal["choice"]
     """One of several options, in rows of AGIEval, ARC, or {question, options, answer}."""
+    ask_reasoning: str = (
+        'Please reason step by step, and end with "Answer: " and the letter of the right option.'
+    )
+    """Said below the question where `cot` is true."""
+    ask_answer: str = "Answer with the letter of the right option."
+    """Said below the question where `cot` is not true."""
     method: Literal["letter", "likelihood"] = "letter"
     """`letter`: the model writes a letter; `likelihood`: the option that it finds most likely."""
-    context: Literal["chat", "text"] = "chat"
-    """Of `likelihood`: the question as a user turn, or as plain text before `Answer:`, for models
-    without a chat template."""
     normalize: Literal["bytes", "none"] = "bytes"
     """Of `likelihood`: which score decides, log-probability per byte of the option or its sum."""
     batch_tokens: PositiveInt = 4096
     """Of `likelihood`: tokens scored side by side."""
 
     @property
+    def instruction(self) -> str:
+        """What is asked for below the question; nothing where options are scored."""
+        if self.method == "likelihood":
+            return ""
+        return self.ask_reasoning if self.cot else self.ask_answer
+
+    @property
     def needs(self) -> ModelNeed:
         """How the model must be loaded."""
         return "generate" if self.method == "letter" else "score"
+
+    @model_validator(mode="after")
+    def _check_method(self) -> ChoiceTask:
+        if self.method == "likelihood" and (self.samples > 1 or self.cot is not None):
+            raise ValueError("`samples` and `cot` are of `method: letter`, which writes answers")
+        return self
 
 
 class PerplexityTask(BaseTask):
     """How well a model foretells text."""
 
-    task: Literal["perplexity"]
+    kind: Literal["perplexity"]
     """Nats per token, perplexity and bits per byte of text."""
     documents: Literal["file", "paragraph", "line"] = "file"
     """What one document of a text file is; rows of other files are one document each."""
@@ -125,14 +261,14 @@ class PerplexityTask(BaseTask):
 class ToolCallTask(AnswerTask):
     """Function calls, compared by name and arguments."""
 
-    task: Literal["tool_calls"]
+    kind: Literal["tool_calls"]
     """Conversations with tools; the last calling turn is the reference."""
 
 
 class ItemsTask(BaseTask, ItemChecks):
     """Multiple-choice items as `generate-items` writes them: offline rules, and InceptBench."""
 
-    task: Literal["items"]
+    kind: Literal["items"]
     """Rules of form for each item, and the judge's scores beside them."""
 
     @property
@@ -142,9 +278,30 @@ class ItemsTask(BaseTask, ItemChecks):
 
 
 TaskConfig = Annotated[
-    Gsm8kTask | MathTask | McqTask | PerplexityTask | ToolCallTask | ItemsTask,
-    Field(discriminator="task"),
+    NumberTask | FormulaTask | ExactTask | ChoiceTask | PerplexityTask | ToolCallTask | ItemsTask,
+    Field(discriminator="kind"),
 ]
+TASK_KINDS: dict[str, type[BaseTask]] = {
+    "number": NumberTask,
+    "formula": FormulaTask,
+    "exact": ExactTask,
+    "choice": ChoiceTask,
+    "perplexity": PerplexityTask,
+    "tool_calls": ToolCallTask,
+    "items": ItemsTask,
+}
+"""Kind of grading -> its settings."""
+
+
+def check_labels(tasks: tuple[BaseTask, ...]) -> None:
+    """Refuse two tasks whose results would have one folder.
+
+    Raises:
+        ValueError: Names the first such label.
+    """
+    labels = [task.label for task in tasks]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ValueError(f"two tasks are named `{twice[0]}`; give one of them another `name`")
 
 
 class EvaluateStage(Config):
@@ -160,7 +317,24 @@ class EvaluateStage(Config):
 
     @model_validator(mode="after")
     def _check_labels(self) -> EvaluateStage:
-        labels = [task.label for task in self.tasks]
-        if twice := [label for label in labels if labels.count(label) > 1]:
-            raise ValueError(f"two tasks are named `{twice[0]}`; give one of them another `name`")
+        check_labels(self.tasks)
+        return self
+
+
+class EvaluateCommand(Config):
+    """Settings of `evaluate --tasks` for a run or a model."""
+
+    model: ModelName
+    """A run, a stage, a model folder, a hub id, or a built-in name."""
+    tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
+    out: ConfigPath | None = None
+    """Folder of the results; where absent, `measured` in the run's or stage's folder, and
+    `runs/NAME/measured` for any other model."""
+    compute: ComputeConfig = ComputeConfig()
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for sources you trust."""
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> EvaluateCommand:
+        check_labels(self.tasks)
         return self

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,40 +22,13 @@ from posttrain.config.classes import (
     models_of,
     read_shorthand,
 )
+from posttrain.config.documents import Document, Key, YamlLoader, load_document
 from posttrain.config.migrate import find_new_name
 from posttrain.config.recipe import Recipe
+from posttrain.config.tasks import expand_tasks
 from posttrain.errors import ConfigError
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-Key = tuple[str | int, ...]
 _Root = TypeVar("_Root", bound=BaseModel)
-_TEXT = "tag:yaml.org,2002:str"
-_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?$")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose ``8:1:1`` is text, not a number of base 60."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own name and kind
-        first: [(_TEXT, _BASE_60), *known]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-@dataclass
-class _Document:
-    """Plain values of a recipe and the place each came from."""
-
-    values: dict[str, Any]
-    origins: dict[Key, str] = field(default_factory=dict)
-
-    def find_origin(self, key: Key) -> str:
-        """Place of ``key``, or of the nearest key around it; empty where there is none."""
-        while key:
-            if key in self.origins:
-                return self.origins[key]
-            key = key[:-1]
-        return ""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -75,7 +45,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: Any mistake, with file, line, key and what to do.
     """
-    document = _load_document(path, (), Recipe)
+    document = load_document(path, (), Recipe)
     return _validate(_apply_overrides(document, overrides, Recipe), str(path), Recipe)
 
 
@@ -90,7 +60,7 @@ def build_recipe(values: dict[str, Any], overrides: Sequence[str], source: str) 
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    document = _Document(copy.deepcopy(values))
+    document = Document(copy.deepcopy(values))
     return _validate(_apply_overrides(document, overrides, Recipe), source, Recipe)
 
 
@@ -106,7 +76,7 @@ def build_settings(root: type[_Root], values: dict[str, Any], overrides: Sequenc
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    document = _apply_overrides(_Document(_locate(values)), overrides, root)
+    document = _apply_overrides(Document(_locate(values)), overrides, root)
     return _validate(document, "command line", root)
 
 
@@ -121,119 +91,20 @@ def load_settings(root: type[_Root], path: Path, overrides: Sequence[str]) -> _R
     Raises:
         ConfigError: As ``load_recipe``.
     """
-    document = _load_document(path, (), root)
+    document = load_document(path, (), root)
     return _validate(_apply_overrides(document, overrides, root), str(path), root)
 
 
-def _load_document(path: Path, including: tuple[Path, ...], root: type[BaseModel]) -> _Document:
-    path = path.resolve()
-    if path in including:
-        raise ConfigError(f"{path}: includes itself through `base:`", hint="break the circle")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read the recipe: {error.strerror}", hint="check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not UTF-8 text (byte {error.start})", hint="save the recipe as UTF-8"
-        ) from error
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{where}: not valid YAML: {problem}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
-    document = _Document({})
-    try:
-        values = _construct(node, (), path, document.origins)
-    except RecursionError:
-        raise ConfigError(f"{path}: not valid YAML: an alias holds itself") from None
-    document.values = expand_shorthands(values, [root])
-    base = document.values.pop("base", None)
-    if base is None:
-        return document
-    if not isinstance(base, str):
-        raise ConfigError(f"{document.find_origin(('base',))}: `base` is one file name")
-    below = _load_document(path.parent / base, (*including, path), root)
-    return _merge(below, document)
-
-
-def _construct(node: yaml.Node, key: Key, path: Path, origins: dict[Key, str]) -> Any:
-    """Turn a YAML node into plain values, noting the line of each."""
-    where = f"{path}:{node.start_mark.line + 1}"
-    origins.setdefault(key, where)
-    if isinstance(node, yaml.MappingNode):
-        values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            name = str(key_node.value)
-            line = f"{path}:{key_node.start_mark.line + 1}"
-            if name in values:
-                raise ConfigError(f"{line}: `{name}` is written twice", hint="keep one of them")
-            origins[(*key, name)] = line
-            values[name] = _construct(value_node, (*key, name), path, origins)
-        return values
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(n, (*key, i), path, origins) for i, n in enumerate(node.value)]
-    try:
-        value = yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"{where}: cannot read this value: {problem}") from error
-    if isinstance(value, str):
-        return Located(_expand_variables(value, where), path.parent)
-    return value
-
-
-def _expand_variables(text: str, where: str) -> str:
-    """Replace ``${VAR}`` and ``${VAR:-default}`` by the environment's values."""
-
-    def replace(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        value = os.environ.get(name) or default
-        if value is None:
-            state = "empty" if name in os.environ else "not set"
-            raise ConfigError(
-                f"{where}: the environment variable {name} is {state}",
-                hint=f"set it, or write ${{{name}:-default}}",
-            )
-        return value
-
-    return _VARIABLE.sub(replace, text)
-
-
-def _merge(below: _Document, above: _Document) -> _Document:
-    """Lay one document over another: mappings merge key by key, anything else is replaced."""
-
-    def lay(low: Any, high: Any, key: Key) -> Any:
-        if isinstance(low, dict) and isinstance(high, dict):
-            merged = dict(low)
-            for name, value in high.items():
-                merged[name] = lay(low[name], value, (*key, name)) if name in low else value
-            return merged
-        replaced = [k for k in origins if k[: len(key)] == key and k not in above.origins]
-        for stale in replaced:
-            del origins[stale]
-        return high
-
-    origins = {**below.origins, **above.origins}
-    return _Document(lay(below.values, above.values, ()), origins)
-
-
 def _apply_overrides(
-    document: _Document, overrides: Sequence[str], root: type[BaseModel]
-) -> _Document:
+    document: Document, overrides: Sequence[str], root: type[BaseModel]
+) -> Document:
     for text in overrides:
         name, equals, value = text.partition("=")
         place = f"command line `{text}`"
         if not equals or not name:
             raise ConfigError(f"{place}: not of the form key=value", hint="write key.subkey=value")
         try:
-            parsed = _Loader(value).get_single_data() if value else ""
+            parsed = YamlLoader(value).get_single_data() if value else ""
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"{place}: the value is not valid YAML") from error
         key = _set_value(document.values, [root], name.split("."), _locate(parsed), place)
@@ -317,7 +188,8 @@ def _find_item(items: list[Any], name: str, place: str) -> int:
     raise ConfigError(f"{place}: no item `{name}`", hint=f"there are: {', '.join(known)}")
 
 
-def _validate(document: _Document, source: str, root: type[_Root]) -> _Root:
+def _validate(document: Document, source: str, root: type[_Root]) -> _Root:
+    expand_tasks(document, root)
     try:
         return root.model_validate(document.values)
     except ValidationError as error:
@@ -343,7 +215,7 @@ def _take_apart(problem: Any) -> list[Any]:
     ]
 
 
-def _describe(problem: Any, document: _Document, source: str, root: type[BaseModel]) -> str:
+def _describe(problem: Any, document: Document, source: str, root: type[BaseModel]) -> str:
     """One line for one pydantic error: place, key, what is wrong, nearest key."""
     key, model = _follow(problem["loc"], document.values, root)
     where = document.find_origin(key) or source
@@ -366,6 +238,7 @@ def _describe(problem: Any, document: _Document, source: str, root: type[BaseMod
         return f"{where}: `{name}` needs the key `{tags}`"
     if kind == "union_tag_invalid":
         tag = problem["ctx"]["discriminator"].strip("'")
+        where = document.find_origin((*key, tag)) or where
         return (
             f"{where}: `{name}.{tag}: {problem['ctx']['tag']}` is no {tag}; "
             f"known: {problem['ctx']['expected_tags']}"

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from posttrain.config.base import Config
 from posttrain.config.classes import find_tag, models_of
+from posttrain.config.evaluation import TASK_KINDS, EvaluateStage
 from posttrain.config.recipe import Recipe
 
 
@@ -37,9 +38,19 @@ def build_schema() -> dict[str, Any]:
                 shown = place["properties"][name]
                 whole = shown.pop("anyOf", None) or [{"$ref": shown.pop("$ref")}]
                 shown["anyOf"] = [*whole, short]
+    _open_tasks(schema)
     # With an include, a file by itself may leave out what the other one says.
     del schema["required"]
     return schema
+
+
+def _open_tasks(schema: dict[str, Any]) -> None:
+    """Let a task be a name alone, and leave out what its file says."""
+    tasks = schema["$defs"][EvaluateStage.__name__]["properties"]["tasks"]
+    kinds = [{"$ref": f"#/$defs/{model.__name__}"} for model in TASK_KINDS.values()]
+    tasks["items"] = {"anyOf": [{"type": "string"}, *kinds]}
+    for model in TASK_KINDS.values():
+        schema["$defs"][model.__name__].pop("required", None)
 
 
 def _list_shorthands(info: FieldInfo) -> Iterator[dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from posttrain.config.data import SourceConfig
+from posttrain.config.data import SourceConfig, TaskData
 from posttrain.data.readers import ROW_ENDINGS, TEXT_ENDINGS, check_file, find_ending
 from posttrain.data.registry import REGISTRY, find_registry, read_entries
 from posttrain.errors import DataError
@@ -36,11 +37,15 @@ def expand_source(source: SourceConfig) -> list[SourceConfig]:
     """
     if source.path is None:
         return [source]
+    if isinstance(source, TaskData) and source.get and not _is_there(source.path):
+        raise DataError(f"{source.path}: no such file or folder", hint=f"get it: {source.get}")
     if registry := find_registry(source):
         entries = read_entries(source, registry)
         return [file for entry in entries for file in expand_source(entry)]
     if source.path.is_dir():
         found = _list_folder(source.path)
+        if isinstance(source, TaskData) and source.split:
+            found = _choose_split(source.path, found, source.split)
     elif glob.has_magic(str(source.path)) and not source.path.exists():
         found = [path for path in find_paths(source.path) if path.is_file()]
         if not found:
@@ -78,6 +83,22 @@ def _list_folder(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place) / name for name in names if not name.startswith(".")]
     return sorted((path for path in found if path.is_file()), key=lambda p: p.parts)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or (glob.has_magic(str(path)) and bool(find_paths(path)))
+
+
+def _choose_split(place: Path, found: Sequence[Path], split: str) -> list[Path]:
+    """Take the files of a split: ``test.jsonl``, ``test-00000-of-00001.parquet``, ``test/``."""
+    of_split = re.compile(rf"{re.escape(split)}(?![A-Za-z0-9])")
+    chosen = [p for p in found if any(map(of_split.match, p.relative_to(place).parts))]
+    if not chosen:
+        raise DataError(
+            f"{place}: no file of the split `{split}` in it",
+            hint=f"looked for names such as {split}.jsonl and {split}-00000-of-00001.parquet",
+        )
+    return chosen
 
 
 def _choose_files(place: Path, found: Sequence[Path]) -> list[Path]:

@@ -1,221 +1,222 @@
-"""Tasks whose answers the model writes: prompt, generate, grade."""
+"""Tasks whose answers the model writes: prompt, generate, grade as each answer arrives."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from posttrain.config.evaluation import AnswerTask, MathTask, ReasoningTask
-from posttrain.data.records import Message, RowError
-from posttrain.data.templates import ChatRenderer
-from posttrain.data.tokens import encode_rendered
-from posttrain.errors import DataError
-from posttrain.evaluation.problems import Problem, name_origins
+from posttrain.config.evaluation import AnswerTask
+from posttrain.evaluation.grade import UNANSWERED, Verdict, open_grader
+from posttrain.evaluation.journal import Journal, identify, open_journal
+from posttrain.evaluation.problems import Problem, name_origins, read_problems
+from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
 from posttrain.evaluation.results import GradedRecord, summarize
-from posttrain.generation.generator import Completion, GenerationOptions, write_all
-from posttrain.generation.local import TransformersGenerator, build_requests
-from posttrain.grading.answers import find_math_answer, find_numeric_answer
-from posttrain.grading.choices import find_letter
-from posttrain.grading.equivalence import numbers_equal
-from posttrain.grading.math import FormulaGrader
-from posttrain.grading.tool_calls import accept_calls, match_calls, parse_tool_calls
+from posttrain.files import load_json
+from posttrain.generation.generator import (
+    Completion,
+    GenerationOptions,
+    GenerationRequest,
+    Generator,
+)
 from posttrain.logs import Progress
 
-_BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
-_BARE = "Give only the final answer."
-_LETTER = "Answer with the letter of the right option."
-INSTRUCTIONS = {
-    ("gsm8k", True): _BOXED,
-    ("gsm8k", False): _BARE,
-    ("math", True): _BOXED,
-    ("math", False): _BARE,
-    (
-        "mcq",
-        True,
-    ): 'Please reason step by step, and end with "Answer: " and the letter of the right option.',
-    ("mcq", False): _LETTER,
-    ("mcq", None): _LETTER,
-}
-"""What is asked for below a problem, by task and ``cot``."""
+_FLUSH_SECONDS = 0.2
+"""A record waits at most so long for others that go to the disk with it."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What grading says of a completion."""
+class _Asked:
+    """One answer that is wanted."""
 
-    answer: str | None
-    parse: str
-    error: str | None
-    """Class of the mistake; None where the answer is right."""
+    name: str
+    sample: int
+    problem: Problem
+    prompt: Prompt
+    token_ids: Sequence[int]
 
-
-Grader = Callable[[Problem, Completion], Verdict]
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.name, self.sample
 
 
 def run_answers(
-    task: AnswerTask, problems: Sequence[Problem], model: Any, tokenizer: Any
+    task: AnswerTask, generator: Generator, tokenizer: Any, folder: Path, *, model_identity: Any
 ) -> tuple[dict[str, Any], list[GradedRecord]]:
-    """Let a model answer problems, and grade what it writes.
+    """Let a model answer problems, and grade each answer as it comes.
+
+    What an earlier, unfinished attempt has left in the folder is gone on with.
 
     Args:
-        task: How to ask and grade.
-        problems: At least one.
-        model: A causal model in evaluation mode.
-        tokenizer: Its tokenizer.
+        task: What to ask, how to ask and grade.
+        generator: Writes the answers.
+        tokenizer: The model's.
+        folder: Of the task's results.
+        model_identity: What tells the model from another.
 
     Returns:
-        Summary and records.
+        Summary and records, in the order of the problems.
 
     Raises:
-        DataError: The template refuses a problem.
+        DataError: A problem is unusable, or the template refuses one.
     """
-    asked = [ask(task, problem) for problem in problems]
-    prompts = encode_problems(problems, asked, tokenizer)
-    started = time.perf_counter()
-    completions = write_all(
-        TransformersGenerator(model, tokenizer, batch_size=task.batch_size),
-        build_requests(prompts),
-        GenerationOptions(task.max_new_tokens),
-        Progress(task.label, len(problems), "answers").update,
-    )
-    seconds = time.perf_counter() - started
+    asked = _ask(task, tokenizer)
+    told = [[a.name, a.token_ids, a.problem.reference, a.problem.expected] for a in asked]
+    with (
+        open_grader(task) as grade,
+        open_journal(folder, identify(task, told, model_identity)) as journal,
+    ):
+        done = {
+            record.key: record
+            for record in map(GradedRecord.from_json, journal.lines)
+            if record.error != "unanswered"  # is tried again
+        }
+        rest = [one for one in asked if one.key not in done]
+        progress = Progress(task.label, len(asked), "answers")
+        started = time.perf_counter()
+        fresh: list[GradedRecord] = []
+        with _Batches(journal) as batches:
+            for number, completion in generator.generate(
+                [_request(task, one) for one in rest], _read_options(task)
+            ):
+                one = rest[number]
+                verdict = UNANSWERED
+                if completion.failure is None:
+                    verdict = grade(one.problem.graded_by, completion.text, completion.finished)
+                record = _record(one, completion, verdict)
+                batches.add(record)
+                fresh.append(record)
+                progress.update(len(done) + len(fresh))
+        seconds = time.perf_counter() - started
+    found = done | {record.key: record for record in fresh}
+    records = [found[one.key] for one in asked]
+    return {**summarize(records), **_time(folder, done, fresh, seconds)}, records
+
+
+def _time(
+    folder: Path, done: Collection[Any], fresh: Sequence[GradedRecord], seconds: float
+) -> dict[str, Any]:
+    """What writing took: of this attempt, or of the earlier one that has written everything."""
+    if done and not fresh and (folder / "results.json").is_file():
+        earlier = load_json(folder / "results.json")
+        names = ("seconds", "completion_tokens_per_second", "resumed")
+        return {name: earlier[name] for name in names if name in earlier}
+    speed = sum(record.completion_tokens for record in fresh) / max(seconds, 1e-9)
+    resumed = {"resumed": len(done)} if done else {}
+    return {"seconds": seconds, "completion_tokens_per_second": speed, **resumed}
+
+
+def check_answers(task: AnswerTask, tokenizer: Any) -> None:
+    """Read, put and encode all problems, and open the grader, before anything is begun.
+
+    Raises:
+        DataError: A problem is unusable, or the template refuses one.
+        MissingExtraError: The grader needs a package that is not installed.
+    """
+    _ask(task, tokenizer)
+    with open_grader(task):
+        pass
+
+
+def _ask(task: AnswerTask, tokenizer: Any) -> list[_Asked]:
+    problems = read_problems(task)
+    prompts = build_prompts(task, problems, lambda source: read_problems(task, source))
+    encoded = encode_prompts(problems, prompts, tokenizer)
     names = name_origins(problem.origin for problem in problems)
-    records = []
-    with open_grader(task) as grade:
-        for name, problem, prompt, completion in zip(
-            names, problems, asked, completions, strict=True
-        ):
-            verdict = grade(problem, completion)
-            records.append(_record(name, problem, prompt, completion, verdict))
-    return summarize(records, seconds=seconds), records
+    return [
+        _Asked(name, sample, problem, prompt, ids)
+        for name, problem, prompt, ids in zip(names, problems, prompts, encoded, strict=True)
+        for sample in range(task.samples)
+    ]
 
 
-def ask(task: AnswerTask, problem: Problem) -> list[Message]:
-    """Build the messages that put a problem to a model: system turn, problem, instruction."""
-    messages = [dict(message) for message in problem.messages]
-    if task.system is not None:
-        messages = [m for m in messages if m["role"] != "system"]
-        messages.insert(0, {"role": "system", "content": task.system})
-    cot = task.cot if isinstance(task, ReasoningTask) else None
-    if instruction := INSTRUCTIONS.get((task.kind, cot)):
-        last = messages[-1]
-        messages[-1] = {**last, "content": f"{last['content']}\n{instruction}"}
-    return messages
-
-
-def encode_problems(
-    problems: Sequence[Problem], asked: Sequence[Sequence[Message]], tokenizer: Any
-) -> list[list[int]]:
-    """Render and encode prompts.
+def find_seed(seed: int, name: str, sample: int) -> int:
+    """Make an answer's own seed, whatever is written before or beside it.
 
     Args:
-        problems: For their tools and places.
-        asked: Their messages.
-        tokenizer: With a chat template.
+        seed: The task's.
+        name: The problem's.
+        sample: Number of the answer to it, from 0.
 
     Returns:
-        Token ids up to where the answer is to be written.
-
-    Raises:
-        DataError: The template refuses one.
-        ConfigError: There is no template.
+        63 bits.
     """
-    renderer = ChatRenderer(tokenizer)
-    prompts = []
-    for problem, messages in zip(problems, asked, strict=True):
-        try:
-            text = renderer.render(messages, problem.tools, prompt=True)
-            prompts.append(encode_rendered(text, tokenizer))
-        except RowError as error:
-            raise DataError(
-                f"{problem.origin}: {error.reason}: {error.detail}",
-                hint="give the model's own chat_template, or mend the row",
-            ) from error
-    return prompts
+    digest = hashlib.sha256(f"{seed}\0{name}\0{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
-@contextlib.contextmanager
-def open_grader(task: AnswerTask) -> Iterator[Grader]:
-    """Give the function that grades a task's completions; some hold a process meanwhile.
+class _Batches:
+    """Hands records to the journal, several at a time where they come fast.
 
-    Raises:
-        MissingExtraError: The task needs a package that is not installed.
+    Args:
+        journal: Where they are kept.
     """
-    if isinstance(task, MathTask):
-        with FormulaGrader(task.grader_seconds) as formulas:
-            yield lambda problem, completion: _grade_math(problem, completion, formulas)
-    else:
-        yield {"gsm8k": _grade_number, "mcq": _grade_letter, "tool_calls": _grade_calls}[task.kind]
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: list[dict[str, Any]] = []
+        self._newest = time.monotonic()
+
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._flush()  # also what was graded before an interruption
+
+    def add(self, record: GradedRecord) -> None:
+        """Keep a record."""
+        self._waiting.append(record.to_json())
+        if time.monotonic() - self._newest >= _FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._journal.add(self._waiting)
+            self._waiting = []
+        self._newest = time.monotonic()
 
 
-def _grade_number(problem: Problem, completion: Completion) -> Verdict:
-    found = find_numeric_answer(completion.text)
-    if found.text is not None and numbers_equal(found.text, problem.reference):
-        return Verdict(found.text, found.parse, None)
-    error = "wrong_value" if found.text is not None else "no_answer"
-    return Verdict(found.text, found.parse, error if completion.finished else "unfinished")
-
-
-def _grade_math(problem: Problem, completion: Completion, formulas: FormulaGrader) -> Verdict:
-    found = find_math_answer(completion.text)
-    # The last formula of a text that was cut off is no answer, whatever it equals.
-    cut_off = not completion.finished and found.parse == "last_expression"
-    if found.text is None or cut_off:
-        return Verdict(None, "none", "no_answer" if completion.finished else "unfinished")
-    verdict = formulas.judge(found.text, problem.reference)
-    if verdict == "equal":
-        return Verdict(found.text, found.parse, None)
-    error = "grader_timeout" if verdict == "timeout" else "wrong_value"
-    return Verdict(found.text, found.parse, error if completion.finished else "unfinished")
-
-
-def _grade_letter(problem: Problem, completion: Completion) -> Verdict:
-    assert problem.choice is not None
-    found = find_letter(completion.text, problem.choice.letters)
-    if found.text == problem.reference:
-        return Verdict(found.text, found.parse, None)
-    error = "wrong_value" if found.text is not None else "no_answer"
-    return Verdict(found.text, found.parse, error if completion.finished else "unfinished")
-
-
-def _grade_calls(problem: Problem, completion: Completion) -> Verdict:
-    expected = problem.expected
-    parsed = parse_tool_calls(completion.text, problem.tools)
-    accepted = accept_calls(expected["calls"], problem.tools, expected["possible"])
-    shown = "\n".join(
-        f"{call.name}({', '.join(f'{k}={v!r}' for k, v in call.arguments.items())})"
-        for call in parsed.calls
+def _request(task: AnswerTask, one: _Asked) -> GenerationRequest:
+    return GenerationRequest(
+        tuple(one.token_ids),
+        one.prompt.messages if one.prompt.text is None else None,
+        one.problem.tools,
+        find_seed(task.seed, one.name, one.sample),
     )
-    error = match_calls(parsed.calls, accepted)
-    if parsed.parse == "broken":
-        # Where no call is expected, a broken one is a call all the same.
-        error = "unparsable" if accepted else "unexpected_call"
-    if error and not completion.finished:
-        error = "unfinished"
-    return Verdict(shown or None, parsed.parse, error)
 
 
-def _record(
-    name: str,
-    problem: Problem,
-    prompt: Sequence[Message],
-    completion: Completion,
-    verdict: Verdict,
-) -> GradedRecord:
+def _read_options(task: AnswerTask) -> GenerationOptions:
+    return GenerationOptions(
+        task.max_new_tokens, task.temperature, task.top_p, task.top_k, task.stop
+    )
+
+
+def _record(one: _Asked, completion: Completion, verdict: Verdict) -> GradedRecord:
+    problem = one.problem
+    choice = problem.choice
+    options = zip(choice.letters, choice.options, strict=True) if choice else ()
     return GradedRecord(
-        id=name,
-        prompt=[dict(message) for message in prompt],
+        id=one.name,
+        sample=one.sample,
+        prompt=[dict(message) for message in one.prompt.messages],
         reference=problem.reference,
         completion=completion.text,
+        failure=completion.failure,
         answer=verdict.answer,
         parse=verdict.parse,
-        correct=verdict.error is None,
+        correct=verdict.correct,
+        strict=verdict.strict,
         error=verdict.error,
+        prompt_tokens=len(one.token_ids),
         completion_tokens=completion.token_count,
+        seconds=completion.seconds,
         finished=completion.finished,
         groups=problem.groups,
+        cluster=problem.cluster,
         expected=problem.expected,
+        tools=list(problem.tools),
+        options=[{"letter": letter, "text": text} for letter, text in options],
     )

@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from posttrain.config.evaluation import McqTask
-from posttrain.data.formats.choice import Choice
-from posttrain.data.records import Message
+from posttrain.config.evaluation import ChoiceTask
 from posttrain.errors import DataError
-from posttrain.evaluation.answers import encode_problems
-from posttrain.evaluation.problems import Problem, name_origins
-from posttrain.evaluation.results import GradedRecord, summarize_verdicts
+from posttrain.evaluation.grade import SCORES, find_best
+from posttrain.evaluation.problems import Problem, name_origins, read_problems
+from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
+from posttrain.evaluation.results import GradedRecord, summarize_choices
 from posttrain.evaluation.scoring import score_trees
 from posttrain.layout import Segment
 from posttrain.logs import Progress
 
 
 def run_likelihood(
-    task: McqTask, problems: Sequence[Problem], model: Any, tokenizer: Any
+    task: ChoiceTask, problems: Sequence[Problem], model: Any, tokenizer: Any
 ) -> tuple[dict[str, Any], list[GradedRecord]]:
     """Score every option of every question; the question goes through the model once.
 
@@ -38,6 +37,7 @@ def run_likelihood(
     Raises:
         DataError: The template refuses a question, or an option has no token.
     """
+    prompts = _build_prompts(task, problems)
     trees = build_trees(task, problems, tokenizer)
     started = time.perf_counter()
     scores = score_trees(
@@ -49,22 +49,21 @@ def run_likelihood(
     seconds = time.perf_counter() - started
     names = name_origins(problem.origin for problem in problems)
     records = [
-        _record(name, task, problem, [float(part.sum()) for part in parts[1:]], tree)
-        for name, problem, parts, tree in zip(names, problems, scores, trees, strict=True)
+        _record((name, problem, prompt), task, [float(part.sum()) for part in parts[1:]], tree)
+        for name, problem, prompt, parts, tree in zip(
+            names, problems, prompts, scores, trees, strict=True
+        )
     ]
-    by = {"sum": "logprob", "bytes": "logprob_per_byte"}
     return {
-        **summarize_verdicts(records),
-        "accuracy_by": {
-            name: sum(_best(r.options, key) == r.reference for r in records) / len(records)
-            for name, key in by.items()
-        },
+        **summarize_choices(records),
         "seconds": seconds,
         "tokens_per_second": sum(len(s.token_ids) for t in trees for s in t) / max(seconds, 1e-9),
     }, records
 
 
-def build_trees(task: McqTask, problems: Sequence[Problem], tokenizer: Any) -> list[list[Segment]]:
+def build_trees(
+    task: ChoiceTask, problems: Sequence[Problem], tokenizer: Any
+) -> list[list[Segment]]:
     """Encode questions as roots and their options as children.
 
     The question has the ids it has at inference; options are encoded by themselves.
@@ -72,17 +71,12 @@ def build_trees(task: McqTask, problems: Sequence[Problem], tokenizer: Any) -> l
     Raises:
         DataError: The template refuses a question, or an option has no token.
     """
-    choices = [problem.choice for problem in problems if problem.choice is not None]
-    assert len(choices) == len(problems)
-    if task.context == "chat":
-        contexts = encode_problems(problems, [_ask(task, c) for c in choices], tokenizer)
-        start = ""
-    else:
-        texts = [str(_ask(task, choice)[-1]["content"]) for choice in choices]
-        contexts = [list(ids) for ids in tokenizer(texts)["input_ids"]]
-        start = " "
+    contexts = encode_prompts(problems, _build_prompts(task, problems), tokenizer)
+    start = " " if task.context == "text" else ""
     trees = []
-    for problem, choice, context in zip(problems, choices, contexts, strict=True):
+    for problem, context in zip(problems, contexts, strict=True):
+        choice = problem.choice
+        assert choice is not None
         tree = [Segment(np.array(context), np.zeros(len(context)))]
         for option in choice.options:
             ids = tokenizer(start + option, add_special_tokens=False)["input_ids"]
@@ -93,19 +87,18 @@ def build_trees(task: McqTask, problems: Sequence[Problem], tokenizer: Any) -> l
     return trees
 
 
-def _ask(task: McqTask, choice: Choice) -> list[Message]:
-    """The question without its options; as plain text it announces the answer."""
-    question = (
-        f"Question: {choice.question}\nAnswer:" if task.context == "text" else choice.question
-    )
-    content = "\n\n".join(part for part in (choice.passage, question) if part)
-    system = [] if task.system is None else [{"role": "system", "content": task.system}]
-    return [*system, {"role": "user", "content": content}]
+def _build_prompts(task: ChoiceTask, problems: Sequence[Problem]) -> list[Prompt]:
+    """The questions without their options; as plain text they announce the answer."""
+    return build_prompts(task, problems, lambda source: read_problems(task, source))
 
 
 def _record(
-    name: str, task: McqTask, problem: Problem, sums: Sequence[float], tree: Sequence[Segment]
+    asked: tuple[str, Problem, Prompt],
+    task: ChoiceTask,
+    sums: Sequence[float],
+    tree: Sequence[Segment],
 ) -> GradedRecord:
+    name, problem, prompt = asked
     choice = problem.choice
     assert choice is not None
     options = [
@@ -120,24 +113,22 @@ def _record(
             choice.letters, choice.options, sums, tree[1:], strict=True
         )
     ]
-    answer = _best(options, "logprob_per_byte" if task.normalize == "bytes" else "logprob")
+    answer = find_best(options, SCORES[task.normalize])
     right = answer == problem.reference
     return GradedRecord(
         id=name,
-        prompt=_ask(task, choice),
+        prompt=[dict(message) for message in prompt.messages],
         reference=problem.reference,
         completion=choice.options[choice.letters.index(answer)],
         answer=answer,
         parse="likelihood",
         correct=right,
-        error=None if right else "wrong_value",
+        strict=right,
+        error=None if right else "wrong",
+        prompt_tokens=len(tree[0].token_ids),
         completion_tokens=0,
         finished=True,
         groups=problem.groups,
+        cluster=problem.cluster,
         options=options,
     )
-
-
-def _best(options: Sequence[dict[str, Any]], key: str) -> str:
-    """Letter of the option with the highest score; of equal ones the first."""
-    return str(max(options, key=lambda option: option[key])["letter"])

@@ -106,7 +106,7 @@ def build_markdown(results: Mapping[str, Any]) -> str:
         )
     for name, scores in (results.get("groups") or {}).items():
         rows = [
-            (value, f"{one['correct']} of {one['problems']}", _percent(one))
+            (value, f"{one['correct']} of {one.get('scored', one['problems'])}", _percent(one))
             for value, one in scores.items()
         ]
         lines += ["", f"## By {name}", "", *build_markdown_table((name, "right", "accuracy"), rows)]
@@ -120,7 +120,8 @@ def build_markdown(results: Mapping[str, Any]) -> str:
 
 def _headline(results: Mapping[str, Any]) -> str:
     if results["metric"] == "accuracy":
-        right = f"{results['correct']} of {results['problems']} right"
+        right = f"{results['correct']} of {results.get('scored', results['problems'])} right"
+        right += f", {results['unscored']} unscored" if results.get("unscored") else ""
         return f"**Accuracy {_percent(results)}** ({right}; in brackets the 95 % interval)"
     interval = results.get("interval")
     shown = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
@@ -133,6 +134,8 @@ def _figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _percent(score: Mapping[str, Any]) -> str:
+    if score["interval"] is None:
+        return "unknown: nothing could be scored"
     low, high = score["interval"]
     return f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
 

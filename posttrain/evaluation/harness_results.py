@@ -48,7 +48,7 @@ class HarnessRecord:
         if self.correct is None:
             del line["correct"]
         else:
-            line |= {"parse": "harness", "error": None if self.correct else "wrong_value"}
+            line |= {"parse": "harness", "error": None if self.correct else "wrong"}
             del line["score"]
         if not self.options:
             del line["options"]

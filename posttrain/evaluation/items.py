@@ -178,6 +178,7 @@ def evaluate_items(
     passing = sum(not failed for failed in failing)
     results = {
         "task": "items",
+        "kind": "items",
         "name": "items",
         "data": str(path),
         **(about or {}),

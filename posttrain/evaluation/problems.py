@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from posttrain.config.data import SourceConfig
-from posttrain.data.formats.choice import Choice, read_choice
+from posttrain.config.evaluation import ProblemTask
+from posttrain.data.formats.choice import Choice, convert_choice, read_choice
 from posttrain.data.records import Message, Origin, Row, RowError
 from posttrain.data.sources import open_rows, read_source
 from posttrain.errors import DataError
+from posttrain.evaluation.grade import Reference
 from posttrain.grading.answers import find_boxes
 
 _Item = TypeVar("_Item")
@@ -32,6 +35,18 @@ class Problem:
     expected: Any = None
     """What else grading needs: accepted calls."""
     choice: Choice | None = None
+    solution: str = ""
+    """The right answer as a model could write it, with the row's own reasoning."""
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """As it was read."""
+    cluster: str | None = None
+    """What several problems share, such as a text that they ask about."""
+
+    @property
+    def graded_by(self) -> Reference:
+        """What an answer is graded against."""
+        letters = self.choice.letters if self.choice else ""
+        return Reference(self.reference, letters, self.tools, self.expected)
 
 
 def name_origins(origins: Iterable[Origin]) -> list[str]:
@@ -49,6 +64,36 @@ def name_origins(origins: Iterable[Origin]) -> list[str]:
     return names
 
 
+def read_problems(task: ProblemTask, source: SourceConfig | None = None) -> list[Problem]:
+    """Read the problems of a task that has right answers.
+
+    Args:
+        task: Its kind, and what sub-scores and clusters are made by.
+        source: Other rows of the same kind, such as solved examples.
+
+    Raises:
+        DataError: A row is unusable, or lacks a field that the task names.
+    """
+    found = _READERS[str(getattr(task, "kind", ""))](source or task.data)
+    if source is not None:
+        return found
+    return [_complete(problem, task) for problem in found]
+
+
+def _complete(problem: Problem, task: ProblemTask) -> Problem:
+    def look_up(name: str) -> str:
+        if name not in problem.row:
+            raise DataError(
+                f"{problem.origin}: no field `{name}` for `groups` or `cluster`",
+                hint=f"the row has: {', '.join(problem.row)}",
+            )
+        return str(problem.row[name])
+
+    groups = {name: look_up(field) for name, field in task.groups.items()}
+    cluster = look_up(task.cluster) if task.cluster else problem.cluster
+    return replace(problem, groups={**problem.groups, **groups}, cluster=cluster)
+
+
 def read_gsm8k(source: SourceConfig) -> list[Problem]:
     """Read word problems in any format that states a reference answer.
 
@@ -56,13 +101,15 @@ def read_gsm8k(source: SourceConfig) -> list[Problem]:
         DataError: Names the first row that is unusable or has no reference.
     """
     problems = []
-    for origin, chat, _ in _read_chats(source):
+    for origin, chat, row in _read_chats(source):
         if chat.reference is None:
             raise DataError(
                 f"{origin}: no reference answer to grade against",
-                hint="the task gsm8k needs rows in the gsm8k format",
+                hint="a task of this kind needs rows in the gsm8k format",
             )
-        problems.append(Problem(origin, chat.prompt, chat.reference))
+        last = chat.messages[-1]
+        solution = str(last["content"]) if last["role"] == "assistant" else chat.reference
+        problems.append(Problem(origin, chat.prompt, chat.reference, solution=solution, row=row))
     return problems
 
 
@@ -89,7 +136,28 @@ def _read_math_row(origin: Origin, row: Row) -> Problem:
     names = (("level", "level"), ("subject", "subject"), ("type", "subject"))
     groups = {name: str(row[key]) for key, name in names if row.get(key) not in (None, "")}
     prompt: Message = {"role": "user", "content": problem.strip()}
-    return Problem(origin, (prompt,), reference, groups=groups)
+    solution = str(row.get("solution") or reference).strip()
+    return Problem(origin, (prompt,), reference, groups=groups, solution=solution, row=row)
+
+
+def read_questions(source: SourceConfig) -> list[Problem]:
+    """Read rows {problem or question, answer}, whose answer is a word or name.
+
+    Raises:
+        DataError: Names the first row that is unusable.
+    """
+    return _convert(source, _read_question_row)
+
+
+def _read_question_row(origin: Origin, row: Row) -> Problem:
+    question, answer = row.get("problem", row.get("question")), row.get("answer")
+    if not isinstance(question, str) or not question.strip():
+        raise RowError("no `question`")
+    if not isinstance(answer, str | int | float) or not str(answer).strip():
+        raise RowError("no `answer`")
+    prompt: Message = {"role": "user", "content": question.strip()}
+    reference = str(answer).strip()
+    return Problem(origin, (prompt,), reference, solution=reference, row=row)
 
 
 def read_choices(source: SourceConfig) -> list[Problem]:
@@ -107,7 +175,17 @@ def _read_choice_row(origin: Origin, row: Row) -> Problem:
     groups = {k: str(row[k]) for k in keys if isinstance(row.get(k), str | int) and row[k] != ""}
     prompt: Message = {"role": "user", "content": choice.text}
     letter = choice.letters[choice.right]
-    return Problem(origin, (prompt,), letter, groups=groups, choice=choice)
+    cluster = hashlib.sha256(choice.passage.encode()).hexdigest()[:12] if choice.passage else None
+    return Problem(
+        origin,
+        (prompt,),
+        letter,
+        groups=groups,
+        choice=choice,
+        solution=str(convert_choice(row).messages[-1]["content"]),
+        row=row,
+        cluster=cluster,
+    )
 
 
 def read_tool_problems(source: SourceConfig) -> list[Problem]:
@@ -126,7 +204,7 @@ def read_tool_problems(source: SourceConfig) -> list[Problem]:
         if not turns or not chat.tools:
             raise DataError(
                 f"{origin}: no {'tools' if turns else 'assistant turn to compare with'}",
-                hint="the task tool_calls needs conversations with `tools`",
+                hint="a task of this kind needs conversations with `tools`",
             )
         turn = calling[-1] if calling else turns[-1]
         calls = [call["function"] for call in chat.messages[turn].get("tool_calls", ())]
@@ -139,7 +217,7 @@ def read_tool_problems(source: SourceConfig) -> list[Problem]:
         reference = "\n".join(f"{c['name']}({_show(c.get('arguments'))})" for c in calls)
         expected = {"calls": calls, "possible": possible}
         problems.append(
-            Problem(origin, chat.messages[:turn], reference, chat.tools, expected=expected)
+            Problem(origin, chat.messages[:turn], reference, chat.tools, expected=expected, row=row)
         )
     return problems
 
@@ -186,3 +264,12 @@ def _unusable(origin: Origin, reason: str, detail: str, count: int) -> DataError
         f"{origin}: {reason} {detail}".rstrip() + f"; {count} problems are unusable",
         hint="mend them: an evaluation leaves nothing out",
     )
+
+
+_READERS: dict[str, Callable[[SourceConfig], list[Problem]]] = {
+    "number": read_gsm8k,
+    "formula": read_math,
+    "exact": read_questions,
+    "choice": read_choices,
+    "tool_calls": read_tool_problems,
+}

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import DataError
+from posttrain.evaluation.grade import find_best
 from posttrain.evaluation.statistics import (
     PairedComparison,
     compare_paired,
@@ -21,12 +22,11 @@ from posttrain.evaluation.statistics import (
     wilson_interval,
 )
 from posttrain.files import load_jsonl
-from posttrain.grading.answers import STRICT_PARSES
 
 
 @dataclass(frozen=True)
 class GradedRecord:
-    """One problem with the model's answer and the verdict."""
+    """One answer of the model to a problem, and the verdict."""
 
     id: str
     """``file name:line`` of the problem."""
@@ -36,24 +36,49 @@ class GradedRecord:
     answer: str | None
     """What was found to be the final answer."""
     parse: str
-    """How it was found; see ``grading.answers``, and ``likelihood`` for scored options."""
-    correct: bool
+    """How it was found; see ``evaluation.grade``, and ``likelihood`` for scored options."""
+    correct: bool | None
+    """None where the answer could not be had or graded: it is unscored, not wrong."""
     error: str | None
-    """``wrong_value``, ``no_answer``, ``unfinished``, ``grader_timeout``, or one of
-    ``grading.tool_calls``; None where correct."""
+    """``wrong``, ``no_answer``, ``truncated``, or one of ``grading.tool_calls``; of unscored ones
+    ``unanswered``, ``grader_timeout``, ``grader_error``; None where correct."""
     completion_tokens: int
     finished: bool
+    sample: int = 0
+    """Number of the answer to this problem, from 0."""
+    strict: bool | None = None
+    """The verdict, where only answers in exactly the form that is asked for can be right."""
+    prompt_tokens: int = 0
+    seconds: float | None = None
+    """Until this answer was written, beside others in its batch."""
+    cluster: str | None = None
+    """What several problems share, such as a text that they ask about."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """What sub-scores are made by, such as ``level``."""
     expected: Any = None
     """What else grading needs."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    failure: str | None = None
+    """Why there is no text, where there is none."""
     options: list[dict[str, Any]] = field(default_factory=list)
-    """Scores of each option, where they were scored."""
+    """Letter and text of each option, with its scores where it was scored."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from all others of an evaluation."""
+        return self.id, self.sample
+
+    @staticmethod
+    def from_json(line: Mapping[str, Any]) -> GradedRecord:
+        """Read a line of ``records.jsonl``."""
+        return GradedRecord(**line)
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of ``records.jsonl``; what this kind of task lacks is left out."""
-        line = asdict(self)
-        absent = [k for k in ("groups", "expected", "options") if not line[k]]
+        line = {f.name: getattr(self, f.name) for f in fields(self)}
+        line["groups"] = dict(self.groups)
+        extra = ("groups", "expected", "tools", "failure", "options")
+        absent = [name for name in extra if not line[name]]
         return {name: value for name, value in line.items() if name not in absent}
 
 
@@ -81,38 +106,37 @@ class DocumentRecord:
         return asdict(self)
 
 
-def summarize(records: Sequence[GradedRecord], *, seconds: float) -> dict[str, Any]:
+def summarize(records: Sequence[GradedRecord]) -> dict[str, Any]:
     """Count verdicts of written answers.
 
     Args:
         records: At least one.
-        seconds: Time that generation took.
 
     Returns:
-        Accuracy with its 95 % Wilson interval, strict accuracy (only answers in the form asked
-        for), error classes, sub-scores, lengths and speed.
+        Accuracy with its 95 % interval, strict accuracy (only answers in the form asked for),
+        error classes, sub-scores and lengths.
     """
-    tokens = sum(record.completion_tokens for record in records)
-    strict = sum(r.correct and r.parse in STRICT_PARSES for r in records) / len(records)
+    strict = [record.strict for record in records if record.strict is not None]
     return {
         **summarize_verdicts(records),
-        "strict_accuracy": strict,
-        "unfinished": sum(not record.finished for record in records),
-        "mean_completion_tokens": tokens / len(records),
-        "seconds": seconds,
-        "completion_tokens_per_second": tokens / max(seconds, 1e-9),
+        "strict_accuracy": sum(strict) / len(strict) if strict else None,
+        "truncated": sum(not record.finished for record in records),
+        "mean_completion_tokens": sum(r.completion_tokens for r in records) / len(records),
     }
 
 
 def summarize_verdicts(records: Sequence[GradedRecord]) -> dict[str, Any]:
-    """Count right answers, over all and by group, and classes of mistakes."""
-    whole = _count([record.correct for record in records])
-    groups: dict[str, dict[str, list[bool]]] = {}
+    """Count right answers, over all and by group, and classes of mistakes.
+
+    What is unscored is counted apart, and is no part of any accuracy.
+    """
+    whole = _count(records)
+    groups: dict[str, dict[str, list[GradedRecord]]] = {}
     for record in records:
         for name, value in record.groups.items():
-            groups.setdefault(name, {}).setdefault(value, []).append(record.correct)
+            groups.setdefault(name, {}).setdefault(value, []).append(record)
     scores = {
-        name: {value: _count(marks) for value, marks in sorted(found.items())}
+        name: {value: _count(members) for value, members in sorted(found.items())}
         for name, found in groups.items()
         if len(found) > 1
     }
@@ -121,18 +145,34 @@ def summarize_verdicts(records: Sequence[GradedRecord]) -> dict[str, Any]:
         "value": whole["accuracy"],
         "higher_is_better": True,
         **whole,
+        "samples": max(record.sample for record in records) + 1,
         "errors": dict(Counter(r.error for r in records if r.error).most_common()),
         **({"groups": scores} if scores else {}),
     }
 
 
-def _count(marks: Sequence[bool]) -> dict[str, Any]:
+def summarize_choices(records: Sequence[GradedRecord]) -> dict[str, Any]:
+    """Count verdicts of options that were scored, by either score, whichever decides."""
+    by = {"sum": "logprob", "bytes": "logprob_per_byte"}
+    return {
+        **summarize_verdicts(records),
+        "accuracy_by": {
+            name: sum(find_best(r.options, key) == r.reference for r in records) / len(records)
+            for name, key in by.items()
+        },
+    }
+
+
+def _count(records: Sequence[GradedRecord]) -> dict[str, Any]:
+    marks = [record.correct for record in records if record.correct is not None]
     correct = sum(marks)
     return {
-        "problems": len(marks),
+        "problems": len({record.id for record in records}),
+        "scored": len(marks),
+        "unscored": len(records) - len(marks),
         "correct": correct,
-        "accuracy": correct / len(marks),
-        "interval": list(wilson_interval(correct, len(marks))),
+        "accuracy": correct / len(marks) if marks else None,
+        "interval": list(wilson_interval(correct, len(marks))) if marks else None,
     }
 
 

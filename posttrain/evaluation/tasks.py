@@ -9,36 +9,24 @@ from typing import Any
 from posttrain.config.evaluation import (
     AnswerTask,
     BaseTask,
+    ChoiceTask,
     ItemsTask,
-    McqTask,
     ModelNeed,
     PerplexityTask,
 )
 from posttrain.config.model import ModelConfig
-from posttrain.evaluation.answers import ask, encode_problems, open_grader, run_answers
+from posttrain.evaluation.answers import check_answers, run_answers
 from posttrain.evaluation.choice import build_trees, run_likelihood
 from posttrain.evaluation.export import write_evaluation
 from posttrain.evaluation.items import check_items, describe_items, evaluate_items
 from posttrain.evaluation.perplexity import encode_documents, read_documents, run_perplexity
-from posttrain.evaluation.problems import (
-    Problem,
-    read_choices,
-    read_gsm8k,
-    read_math,
-    read_tool_problems,
-)
+from posttrain.evaluation.problems import read_problems
+from posttrain.generation.local import TransformersGenerator
 from posttrain.models.attention import register_attention
 from posttrain.models.attention.choose import settle_attention
 from posttrain.models.load import load_base_config, load_model
 from posttrain.models.output_layer import check_scorable
 from posttrain.models.packed import prepare_packed
-
-_READERS = {
-    "gsm8k": read_gsm8k,
-    "math": read_math,
-    "mcq": read_choices,
-    "tool_calls": read_tool_problems,
-}
 
 
 def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device: str) -> Any:
@@ -90,26 +78,20 @@ def check_task(task: BaseTask, tokenizer: Any) -> None:
     if isinstance(task, ItemsTask):
         check_items(task)
         return
-    problems = read_problems(task)
-    if isinstance(task, McqTask) and task.method == "likelihood":
-        build_trees(task, problems, tokenizer)
+    if isinstance(task, ChoiceTask) and task.method == "likelihood":
+        build_trees(task, read_problems(task), tokenizer)
     elif isinstance(task, AnswerTask):
-        encode_problems(problems, [ask(task, problem) for problem in problems], tokenizer)
-        with open_grader(task):
-            pass
-
-
-def read_problems(task: BaseTask) -> Sequence[Problem]:
-    """Read the problems of a task that has right answers.
-
-    Raises:
-        DataError: A row is unusable.
-    """
-    return _READERS[task.kind](task.data)
+        check_answers(task, tokenizer)
 
 
 def run_task(
-    task: BaseTask, model: Any, tokenizer: Any, folder: Path, *, model_name: str
+    task: BaseTask,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    model_name: str,
+    model_identity: Any = None,
 ) -> dict[str, Any]:
     """Measure a model on a task.
 
@@ -119,6 +101,8 @@ def run_task(
         tokenizer: Its tokenizer.
         folder: For records and results; see ``evaluation.export``.
         model_name: For the results.
+        model_identity: What tells the model from another, so that answers of one are never gone on
+            with by another; its name where absent.
 
     Returns:
         The contents of ``results.json``: ``metric``, ``value``, ``interval`` (None where there is
@@ -129,22 +113,25 @@ def run_task(
     """
     records: Sequence[Any]
     about = {
-        "task": task.kind,
+        "task": task.task or task.label,
+        "kind": str(getattr(task, "kind", "")),
         "name": task.label,
         "model": model_name,
         "data": str(task.data.path),
-        "settings": task.model_dump(mode="json", exclude={"task", "name", "data"}),
+        "settings": task.model_dump(mode="json", exclude={"kind", "task", "name", "data"}),
     }
     if isinstance(task, ItemsTask):
         assert task.data.path is not None
         return evaluate_items(task, task.data.path, folder, limit=task.data.limit, about=about)
     if isinstance(task, PerplexityTask):
         summary, records = run_perplexity(task, read_documents(task), model, tokenizer)
-    elif isinstance(task, McqTask) and task.method == "likelihood":
+    elif isinstance(task, ChoiceTask) and task.method == "likelihood":
         summary, records = run_likelihood(task, read_problems(task), model, tokenizer)
     else:
         assert isinstance(task, AnswerTask)
-        summary, records = run_answers(task, read_problems(task), model, tokenizer)
+        identity = model_identity or model_name
+        generator = TransformersGenerator(model, tokenizer, batch_size=task.batch_size)
+        summary, records = run_answers(task, generator, tokenizer, folder, model_identity=identity)
     results = {**about, **summary}
     write_evaluation(folder, results, records)
     return results
@@ -153,13 +140,16 @@ def run_task(
 def describe_score(results: dict[str, Any]) -> str:
     """Say a result in a few words, for the log."""
     interval = results["interval"]
-    if results["task"] == "items":
+    if results["kind"] == "items":
         return describe_items(results)
     if results["metric"] == "accuracy":
+        unscored = f"; {results['unscored']} unscored" if results.get("unscored") else ""
+        if interval is None:
+            return f"nothing could be scored{unscored}"
         low, high = interval
         return (
-            f"{results['accuracy']:.1%} right ({results['correct']} of {results['problems']}, "
-            f"95 % interval {low:.1%} to {high:.1%})"
+            f"{results['accuracy']:.1%} right ({results['correct']} of {results['scored']}, "
+            f"95 % interval {low:.1%} to {high:.1%}){unscored}"
         )
     shown = f", 95 % interval {interval[0]:.4g} to {interval[1]:.4g}" if interval else ""
     return f"{results['metric']} {results['value']:.4g} ({results['problems']} documents{shown})"

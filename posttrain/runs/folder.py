@@ -11,7 +11,7 @@ from typing import Any
 
 from posttrain.config.recipe import Recipe, Stage
 from posttrain.errors import PosttrainError
-from posttrain.files import load_json, remove_leftovers, write_errors, write_json
+from posttrain.files import load_json, move_aside, remove_leftovers, write_errors, write_json
 from posttrain.logs import say
 
 POLL_SECONDS = 0.3
@@ -132,18 +132,3 @@ def _load_marker(path: Path) -> dict[str, Any] | None:
             f"{path}: cannot be read: {error}", hint="delete the stage's folder to run it again"
         ) from error
     return marker
-
-
-def move_aside(path: Path) -> Path | None:
-    """Rename a folder that holds something, so that a new result can take its place.
-
-    Returns:
-        Its new name; None where there was nothing.
-    """
-    if not path.exists() or not any(path.iterdir()):
-        return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside

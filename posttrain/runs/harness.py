@@ -12,12 +12,12 @@ from posttrain.config.load import build_settings, load_recipe
 from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import MODEL_STAGES, Recipe
 from posttrain.errors import CheckpointError
-from posttrain.files import write_errors
+from posttrain.files import move_aside, write_errors
 from posttrain.logs import say, show
 from posttrain.reports import formatting
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.runs.find import find_latest_model
-from posttrain.runs.folder import move_aside, run_folder
+from posttrain.runs.folder import run_folder
 from posttrain.runtime import Compute, choose_compute
 
 _FOLDER = "harness"
@@ -44,7 +44,7 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     if Path(target).suffix.lower() in (".yaml", ".yml"):
         ours = [text for text in overrides if text.startswith(("harness.", "out="))]
         recipe = load_recipe(Path(target), [text for text in overrides if text not in ours])
-        model = _find_recipe_model(recipe)
+        model = find_recipe_model(recipe)
         values |= {"model": model.path, "compute": recipe.compute.model_dump(mode="json")}
         settings = build_settings(HarnessCommand, values, ours)
         out = settings.out or run_folder(recipe) / _FOLDER
@@ -53,7 +53,7 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
         model = ModelConfig(
             path=find_latest_model(settings.model), trust_remote_code=settings.trust_remote_code
         )
-        out = settings.out or _choose_folder(settings.model, model.path)
+        out = settings.out or choose_folder(settings.model, model.path, _FOLDER)
     wanted = settings.compute
     compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
     compute.apply()
@@ -66,8 +66,12 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     return out
 
 
-def _find_recipe_model(recipe: Recipe) -> ModelConfig:
-    """The newest model that a recipe's run has made; its own where no stage makes one."""
+def find_recipe_model(recipe: Recipe) -> ModelConfig:
+    """Find the newest model that a recipe's run has made; its own where no stage makes one.
+
+    Raises:
+        CheckpointError: No stage has made one yet.
+    """
     if not any(stage.stage in MODEL_STAGES for stage in recipe.stages):
         return recipe.model
     folder = run_folder(recipe)
@@ -80,11 +84,17 @@ def _find_recipe_model(recipe: Recipe) -> ModelConfig:
     return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
 
 
-def _choose_folder(name: str, model: str) -> Path:
-    """Beside what a run has made; in the folder of all runs for any other model."""
+def choose_folder(name: str, model: str, folder: str) -> Path:
+    """Find the place of a model's results: beside what a run has made, or among all runs.
+
+    Args:
+        name: The run, stage or model as it was given.
+        model: The model that was found for it.
+        folder: What to call the results.
+    """
     if name != model or (Path(name).parent / "stage.json").is_file():
-        return Path(name).absolute() / _FOLDER
-    return Path(os.environ.get("POSTTRAIN_RUNS") or "runs").absolute() / Path(name).name / _FOLDER
+        return Path(name).absolute() / folder
+    return Path(os.environ.get("POSTTRAIN_RUNS") or "runs").absolute() / Path(name).name / folder
 
 
 def run_harness(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain import __version__
-from posttrain.config.data import DataConfig, SourceConfig
+from posttrain.config.data import DataConfig, SourceConfig, TaskData
 from posttrain.config.evaluation import ItemsTask
 from posttrain.config.guards import GUARDS_WITHOUT_EFFECT
 from posttrain.config.model import ModelConfig
@@ -280,7 +280,10 @@ def _without_reports(stage: Stage) -> Stage:
 
 
 def _without_place(source: SourceConfig) -> SourceConfig:
-    return source.model_copy(update={"path": None, "from_stage": None})
+    update: dict[str, Any] = {"path": None, "from_stage": None}
+    if isinstance(source, TaskData):
+        update |= {"get": None, "split": None}
+    return source.model_copy(update=update)
 
 
 def _digest_source(source: SourceConfig) -> Iterator[tuple[Any, ...]]:

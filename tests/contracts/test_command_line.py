@@ -14,7 +14,7 @@ PANELS = {
     "Start": ["doctor", "sample-data", "download", "migrate"],
     "Data": ["prepare", "inspect", "validate", "audit", "convert", "pairs"],
     "Train": ["check", "plan", "schema", "train", "run", "sweep", "explain", "verify"],
-    "Measure": ["evaluate", "compare", "report"],
+    "Measure": ["evaluate", "tasks", "regrade", "compare", "report"],
     "Ship": ["chat", "serve", "extend-tokenizer", "generate-items", "merge", "quantize"],
 }
 COMMANDS = [name for names in PANELS.values() for name in names]
@@ -74,7 +74,9 @@ def test_check_takes_four_tenths_of_a_second_more_than_typer(bare_seconds):
     assert best_seconds(start("check", "recipes/demo.yaml"), enough=most) < most
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "recipes/demo.yaml"], ["schema"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["check", "recipes/demo.yaml"], ["schema"], ["tasks"]]
+)
 def test_light_commands_do_not_import_torch(arguments):
     heavy = "{'torch', 'transformers', 'peft', 'numpy', 'matplotlib'} & set(sys.modules)"
     code = f"{start(*arguments)}\nfound = {heavy}\nassert not found, found"

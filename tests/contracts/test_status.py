@@ -15,7 +15,7 @@ from posttrain.config.base import Config
 from posttrain.config.chat import ChatConfig
 from posttrain.config.convert import ConvertConfig
 from posttrain.config.download import DownloadConfig
-from posttrain.config.evaluation import EvaluateStage
+from posttrain.config.evaluation import TASK_KINDS
 from posttrain.config.export import MergeConfig, QuantizeConfig
 from posttrain.config.harness import HarnessCommand
 from posttrain.config.items import GenerateItemsConfig
@@ -23,6 +23,7 @@ from posttrain.config.migrate import MigrateConfig
 from posttrain.config.pairs import PairsConfig
 from posttrain.config.recipe import Recipe
 from posttrain.config.serving import ServeConfig
+from posttrain.config.tasks import list_tasks
 from posttrain.config.train import AnyTrainingStage
 from posttrain.config.vocabulary import ExtendTokenizerConfig
 from tests.contracts.test_command_line import COMMANDS
@@ -104,7 +105,7 @@ def is_recipe_key(key: str) -> bool:
     first, *rest = key.split(".")
     if first in ("stages", "tasks") and rest:
         stages = kinds_of(Recipe.model_fields["stages"].annotation, "stage")
-        tasks = kinds_of(EvaluateStage.model_fields["tasks"].annotation, "task")
+        tasks = {task.name: TASK_KINDS[task.document.values["kind"]] for task in list_tasks(ROOT)}
         kinds = stages if first == "stages" else tasks
         return rest[0] in kinds and has_key([kinds[rest[0]]], rest[1:])
     return has_key([Recipe], key.split("."))

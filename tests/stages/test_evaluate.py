@@ -103,7 +103,7 @@ def test_math_is_graded_with_sub_scores(cli, rows):
 
 def test_a_task_of_no_known_kind(cli, rows):
     path = recipe(rows, "      - {task: perplexty, data: {path: text.txt}}\n")
-    complain(cli("run", path), 2, "one.yaml:7", "`stages.0.tasks.0.task: perplexty` is no task")
+    complain(cli("run", path), 2, "one.yaml:7", "`perplexty` is no task; did you mean `perplexity`")
 
 
 def test_two_tasks_of_one_name(cli, rows):

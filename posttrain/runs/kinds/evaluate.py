@@ -46,7 +46,14 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
             model = load_task_model(config, task.needs, dtype=dtype, device=context.compute.device)
             loaded = task.needs
         place = folder / task.label
-        results = run_task(task, model, tokenizer, place, model_name=config.path)
+        results = run_task(
+            task,
+            model,
+            tokenizer,
+            place,
+            model_name=config.path,
+            model_identity=[context.digest, dtype],
+        )
         if stage.compare_to:
             other = progress.evaluations[stage.compare_to][0] / task.label
             comparison = compare_records(load_records(place), load_records(other))

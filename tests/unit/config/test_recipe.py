@@ -6,7 +6,7 @@ from posttrain.config.data import DataConfig, SourceConfig
 from posttrain.config.recipe import Recipe, stage_sources
 
 SAMPLE = {"stage": "sample-data", "kind": "math", "num": 3}
-EVALUATE = {"stage": "evaluate", "tasks": [{"task": "gsm8k", "data": {"path": "a.jsonl"}}]}
+EVALUATE = {"stage": "evaluate", "tasks": [{"kind": "number", "data": {"path": "a.jsonl"}}]}
 
 
 def sft(**changes):

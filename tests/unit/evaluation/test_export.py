@@ -30,7 +30,7 @@ RECORDS = [
 
 
 def results():
-    return {"name": "math", "task": "math", **summarize(RECORDS, seconds=1.0)}
+    return {"name": "math", "task": "math", **summarize(RECORDS)}
 
 
 def test_an_evaluation_leaves_its_four_files(tmp_path):

@@ -191,7 +191,7 @@ def test_two_items_of_one_id(tmp_path):
 
 
 def test_as_a_task_it_needs_no_model_and_compares_in_pairs(file, tmp_path):
-    task = ItemsTask(task="items", data={"path": file}, inceptbench=None)
+    task = ItemsTask(kind="items", data={"path": file}, inceptbench=None)
     assert task.needs == "nothing"
     results = run_task(task, None, None, tmp_path / "one", model_name="m")
     assert (results["task"], results["name"], results["model"]) == ("items", "items", "m")

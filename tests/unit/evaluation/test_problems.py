@@ -141,7 +141,7 @@ def test_accepted_values_must_have_their_shape(tmp_path):
 
 def test_tool_rows_without_tools_are_refused(tmp_path):
     row = {"messages": calling({})["messages"][::3]}
-    with pytest.raises(DataError, match=r"rows.jsonl:1: no tools; the task tool_calls needs"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: no tools; a task of this kind needs"):
         read_tool_problems(source(tmp_path, [row]))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from posttrain.config.evaluation import McqTask, PerplexityTask
+from posttrain.config.evaluation import ChoiceTask, PerplexityTask
 from posttrain.config.model import ModelConfig
 from posttrain.data.records import Origin
 from posttrain.errors import DataError
@@ -45,11 +45,11 @@ def naive_logprobs(model, token_ids):
 
 
 def perplexity_task(**settings):
-    return PerplexityTask(task="perplexity", data={"path": "x.txt"}, **settings)
+    return PerplexityTask(kind="perplexity", data={"path": "x.txt"}, **settings)
 
 
 def choice_task(**settings):
-    return McqTask(task="mcq", method="likelihood", data={"path": "x.jsonl"}, **settings)
+    return ChoiceTask(kind="choice", method="likelihood", data={"path": "x.jsonl"}, **settings)
 
 
 def choices():
@@ -136,7 +136,7 @@ def test_text_files_and_rows_of_text_are_read(tmp_path):
 
     def texts(name, documents="file"):
         task = PerplexityTask(
-            task="perplexity", data={"path": tmp_path / name}, documents=documents
+            kind="perplexity", data={"path": tmp_path / name}, documents=documents
         )
         return [document.text for document in read_documents(task)]
 
@@ -155,7 +155,7 @@ def test_a_document_with_nothing_to_score_is_named(tiny_tokenizer):
 
 def test_a_perplexity_folder_holds_records_and_results(packed, tiny_tokenizer, tmp_path):
     write_jsonl(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
-    task = PerplexityTask(task="perplexity", data={"path": tmp_path / "t.jsonl"})
+    task = PerplexityTask(kind="perplexity", data={"path": tmp_path / "t.jsonl"})
     results = run_task(task, packed, tiny_tokenizer, tmp_path / "out", model_name="tiny")
     assert (results["metric"], results["higher_is_better"]) == ("perplexity", False)
     lines = (tmp_path / "out/records.jsonl").read_text().splitlines()

@@ -1,0 +1,133 @@
+"""Records that are kept as they come, so that a killed evaluation goes on where it was.
+
+``records.jsonl`` is appended to while an evaluation runs, and written anew in the order of the
+problems at its end. ``identity.json`` beside it says what the records are of; those of another
+model, other problems, prompts or settings are never gone on with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from posttrain.errors import DataError
+from posttrain.files import digest_json, dump_line, load_json, move_aside, write_errors, write_json
+from posttrain.logs import say
+
+RECORDS = "records.jsonl"
+IDENTITY = "identity.json"
+# What changes how fast answers come, and none of them.
+_WITHOUT_EFFECT = {"name", "task", "data", "batch_size", "batch_tokens"}
+
+
+def identify(task: Any, prompts: Any, model: Any) -> dict[str, Any]:
+    """Say what records are of.
+
+    Args:
+        task: Its settings.
+        prompts: All that the model is given, and what it is graded against, like JSON.
+        model: What tells the model from another, with the number format.
+
+    Returns:
+        Part -> its digest; the settings in full.
+    """
+    return {
+        "model": digest_json(model),
+        "prompts": digest_json(prompts),
+        "settings": list_settings(task),
+    }
+
+
+def list_settings(task: Any) -> dict[str, Any]:
+    """List the settings of a task that answers and verdicts depend on."""
+    settings: dict[str, Any] = task.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return settings
+
+
+class Journal:
+    """Records of an evaluation that is under way.
+
+    Args:
+        path: Of the records.
+        lines: What an earlier attempt has left.
+        file: Opened for appending.
+    """
+
+    def __init__(self, path: Path, lines: Sequence[Mapping[str, Any]], file: BinaryIO) -> None:
+        self.lines = list(lines)
+        self._path = path
+        self._file = file
+
+    def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Append records, and return when they are on the disk."""
+        with write_errors(self._path):
+            self._file.write(b"".join(dump_line(line).encode() + b"\n" for line in lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+@contextlib.contextmanager
+def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
+    """Open the records of a task, and read what an earlier attempt has left.
+
+    Args:
+        folder: Of the task; made where it is absent. What it holds of something else is moved
+            aside, and that is said.
+        identity: From ``identify``.
+
+    Raises:
+        DataError: The records are damaged in their middle.
+    """
+    path = folder / RECORDS
+    if path.exists() and (other := _find_difference(folder, identity)):
+        with write_errors(folder):
+            aside = move_aside(folder)
+        say(f"{folder}: holds answers of {other}; they are kept as {aside}")
+    lines = _recover(path) if path.exists() else []
+    if not lines:
+        write_json(folder / IDENTITY, identity)
+    with write_errors(path), path.open("ab") as file:
+        yield Journal(path, lines, file)
+
+
+def _find_difference(folder: Path, identity: Mapping[str, Any]) -> str:
+    """Name what records are of that is not what is wanted; empty where all of it is."""
+    if not (folder / IDENTITY).is_file():
+        return "an unknown model"
+    found = load_json(folder / IDENTITY)
+    names = {"model": "another model", "prompts": "other problems or prompts"}
+    for part, name in names.items():
+        if found.get(part) != identity[part]:
+            return name
+    ours, theirs = identity["settings"], found.get("settings") or {}
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    return f"other settings ({', '.join(keys)})" if keys else ""
+
+
+def _recover(path: Path) -> list[dict[str, Any]]:
+    """Read whole lines; what a killed process has half written is cut off."""
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    texts = whole.split(b"\n")[:-1]
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            if number < len(texts):
+                raise DataError(
+                    f"{path}:{number}: damaged record",
+                    hint="move the folder away and evaluate again",
+                ) from None
+            whole = whole[: -len(text) - 1]
+    if len(whole) < len(raw):
+        with write_errors(path), path.open("r+b") as file:
+            file.truncate(len(whole))
+        say(f"{path}: the last record was half written and is done again")
+    if lines:
+        say(f"{path.parent.name}: going on behind {len(lines):,} records")
+    return lines

@@ -1,0 +1,121 @@
+"""The command `evaluate --tasks`: our own tasks on a run, a model, or a recipe's newest model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain.config.evaluation import EvaluateCommand
+from posttrain.config.load import build_settings, load_recipe
+from posttrain.config.model import ModelConfig
+from posttrain.errors import InterruptedRunError
+from posttrain.files import write_errors, write_json
+from posttrain.logs import say, show
+from posttrain.reports import formatting
+from posttrain.reports.terminal import build_table, to_text
+from posttrain.runs.find import find_latest_model, identify_model
+from posttrain.runs.folder import run_folder
+from posttrain.runs.harness import choose_folder, find_recipe_model
+from posttrain.runtime import Compute, choose_compute
+
+_FOLDER = "measured"
+_OURS = ("tasks.", "out=")
+
+
+def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: str) -> Path:
+    """Measure a model on tasks, and print the scores.
+
+    Args:
+        target: A recipe, whose newest model is meant; a run, a stage, or any model.
+        tasks: Names of tasks with commas between them.
+        overrides: ``key=value`` strings: settings of ``EvaluateCommand``; with a recipe only those
+            that begin with ``tasks.`` or ``out=``, the others are the recipe's.
+        command: What to type to go on after a stop.
+
+    Returns:
+        The results' folder, with one for each task in it.
+
+    Raises:
+        PosttrainError: Any mistake in settings, tasks, data or model.
+    """
+    named = [{"task": name.strip()} for name in tasks.split(",") if name.strip()]
+    values: dict[str, Any] = {"tasks": named}
+    if Path(target).suffix.lower() in (".yaml", ".yml"):
+        ours = [text for text in overrides if text.startswith(_OURS)]
+        recipe = load_recipe(Path(target), [text for text in overrides if text not in ours])
+        model = find_recipe_model(recipe)
+        values |= {"model": model.path, "compute": recipe.compute.model_dump(mode="json")}
+        settings = build_settings(EvaluateCommand, values, ours)
+        out = settings.out or run_folder(recipe) / _FOLDER
+    else:
+        settings = build_settings(EvaluateCommand, {"model": target, **values}, overrides)
+        model = ModelConfig(
+            path=find_latest_model(settings.model), trust_remote_code=settings.trust_remote_code
+        )
+        out = settings.out or choose_folder(settings.model, model.path, _FOLDER)
+    wanted = settings.compute
+    compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
+    compute.apply()
+    try:
+        scores = _measure(settings, model, out, compute)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "interrupted; the answers so far are kept", hint=f"go on with: {command}"
+        ) from None
+    show(render_scores(scores))
+    say(f"results: {out}")
+    return out
+
+
+def _measure(
+    settings: EvaluateCommand, model: ModelConfig, out: Path, compute: Compute
+) -> list[dict[str, Any]]:
+    from posttrain.evaluation.tasks import check_task, load_task_model, run_task
+    from posttrain.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    for task in settings.tasks:
+        check_task(task, tokenizer)
+    dtype = "bfloat16" if compute.precision == "bf16" else "float32"
+    identity = [identify_model(model), dtype]
+    with write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "lineage.json", {"model": model.path})
+    found: dict[str, dict[str, Any]] = {}
+    loaded, held = "", None
+    for task in sorted(settings.tasks, key=lambda task: task.needs):
+        if loaded != task.needs:
+            held = None  # before the next one is loaded
+            held = load_task_model(model, task.needs, dtype=dtype, device=compute.device)
+            loaded = task.needs
+        found[task.label] = run_task(
+            task,
+            held,
+            tokenizer,
+            out / task.label,
+            model_name=model.path,
+            model_identity=identity,
+        )
+    return [found[task.label] for task in settings.tasks]
+
+
+def render_scores(results: Iterable[Mapping[str, Any]]) -> str:
+    """Write the scores of tasks as a table.
+
+    Args:
+        results: Contents of ``results.json`` files.
+
+    Returns:
+        Plain text without a newline at the end.
+    """
+    table = build_table("task", "score", "value", "95 % interval", "problems", "unscored")
+    for one in results:
+        value, interval = "", ""
+        if one["value"] is not None:
+            value = formatting.format_score(one["metric"], one["value"])
+            interval = formatting.format_score_interval(one["metric"], one["interval"])
+        unscored = formatting.format_count(one["unscored"]) if one.get("unscored") else ""
+        count = formatting.format_count(one["problems"])
+        table.add_row(one["name"], one["metric"], value, interval, count, unscored)
+    return to_text(table)
