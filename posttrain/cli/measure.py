@@ -48,7 +48,7 @@ def add_commands(app: typer.Typer) -> None:
             compare,
             (
                 "posttrain compare runs/demo/tuned runs/demo/base",
-                "posttrain compare runs/a runs/b --html a-b.html",
+                "posttrain compare runs/a runs/b --html a-b.html --json a-b.json",
                 "posttrain compare runs/base runs/sft runs/dpo --html all.html --csv all.csv",
             ),
         ),
@@ -156,8 +156,12 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Also write the scores as Markdown, a column per task."),
     ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write every number as JSON.")
+    ] = None,
 ) -> None:
     """Compare evaluations problem by problem: paired differences with intervals and p values."""
+    from posttrain.files import write_json
     from posttrain.logs import say, show
     from posttrain.reports.compare import compare_runs, render_comparison
     from posttrain.reports.compare_many import compare_many, render_many
@@ -172,13 +176,18 @@ def compare(
     if len(runs) > 2:
         many = compare_many(runs)
         show(render_many(many))
-        if html:
-            say(f"report: {build_many_report(many, html)}")
-        return
-    comparison = compare_runs(*runs)
-    show(render_comparison(comparison))
-    if html:
-        say(f"report: {build_comparison_report(comparison, html)}")
+        found = many.to_json()
+        page = build_many_report(many, html) if html else None
+    else:
+        comparison = compare_runs(*runs)
+        show(render_comparison(comparison))
+        found = comparison.to_json()
+        page = build_comparison_report(comparison, html) if html else None
+    if page:
+        say(f"report: {page}")
+    if json:
+        write_json(json, found)
+        say(f"numbers: {json}")
 
 
 def _write_tables(comparison: ManyComparison, csv: Path | None, markdown: Path | None) -> None:

@@ -15,12 +15,7 @@ from typing import Any
 
 from posttrain.errors import DataError
 from posttrain.evaluation.grade import find_best
-from posttrain.evaluation.statistics import (
-    PairedComparison,
-    compare_paired,
-    estimate_ratio,
-    wilson_interval,
-)
+from posttrain.evaluation.statistics import estimate_ratio, wilson_interval
 from posttrain.files import load_jsonl
 
 
@@ -212,126 +207,6 @@ def summarize_documents(records: Sequence[DocumentRecord], *, seconds: float) ->
 def _perplexity(nats: float) -> float:
     """Perplexity of so many nats per token; beyond the range of floats, the largest one."""
     return math.exp(min(nats, 709.0))
-
-
-def compare_records(
-    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Compare two evaluations problem by problem.
-
-    Args:
-        first: Records as JSON objects.
-        second: The other evaluation's.
-
-    Returns:
-        Metric, difference (first minus second) with its 95 % interval, p value, wins, losses, and
-        how many problems each side has alone. Right answers are compared by accuracy, documents
-        by bits per byte, which two tokenizers share.
-
-    Raises:
-        DataError: They share no problem, problems of one name differ, or the tasks do.
-    """
-    left = {record["id"]: record for record in first}
-    right = {record["id"]: record for record in second}
-    shared = [name for name in left if name in right]
-    if not shared:
-        raise DataError("the two evaluations share no problem", hint="evaluate the same file twice")
-    pairs = [(left[n], right[n]) for n in shared]
-    check_same(pairs)
-    metric, paired = compare_pairs(pairs)
-    return {
-        "metric": metric,
-        **asdict(paired),
-        "interval": paired.interval and list(paired.interval),
-        "only_first": len(left) - len(shared),
-        "only_second": len(right) - len(shared),
-    }
-
-
-def check_same(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
-    """Stop where one name means two problems, as after a change of the file between two runs.
-
-    Raises:
-        DataError: Names the first such problem.
-    """
-    if ("nats" in pairs[0][0]) != ("nats" in pairs[0][1]):
-        raise DataError(
-            "one of the two evaluations measures answers, the other one text",
-            hint="compare two evaluations of one kind of task",
-        )
-    other = [a["id"] for a, b in pairs if _content(a) != _content(b)]
-    if other:
-        raise DataError(
-            f"{other[0]}: the two evaluations have different reference answers or texts for "
-            f"{len(other)} of {len(pairs)} problems of one name, this one first",
-            hint="evaluate the same file twice",
-        )
-
-
-def _content(record: Mapping[str, Any]) -> Any:
-    return record.get("digest", record.get("reference"))
-
-
-def compare_pairs(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> tuple[str, PairedComparison]:
-    """Compare two models on the same problems or texts.
-
-    Args:
-        pairs: The two records of each, checked by ``check_same``.
-
-    Returns:
-        What is compared, ``accuracy``, ``bits_per_byte`` or ``score`` (more is better), and the
-        comparison.
-
-    Raises:
-        DataError: The records hold nothing to pair.
-    """
-    if "nats" in pairs[0][0]:
-        return "bits_per_byte", _compare_documents(pairs)
-    if "score" in pairs[0][0]:
-        return "score", _compare_scores(pairs)
-    marks = [[bool(pair[side].get("correct")) for pair in pairs] for side in (0, 1)]
-    return "accuracy", compare_paired(*marks)
-
-
-def _compare_scores(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> PairedComparison:
-    """Compare by the mean of a score of each answer; more is better."""
-    if any(record.get("score") is None for pair in pairs for record in pair):
-        raise DataError(
-            f"{pairs[0][0]['id']}: this task's records hold no score of each answer to pair",
-            hint="compare its results by their intervals",
-        )
-    differences = [a["score"] - b["score"] for a, b in pairs]
-    found = estimate_ratio(differences, [1.0] * len(pairs))
-    return PairedComparison(
-        total=len(pairs),
-        wins=sum(difference > 0 for difference in differences),
-        losses=sum(difference < 0 for difference in differences),
-        difference=found.value,
-        interval=found.interval,
-        p_value=found.p_value,
-    )
-
-
-def _compare_documents(
-    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> PairedComparison:
-    """Compare by bits per byte: tokens of two tokenizers cannot be compared; less is better."""
-    # What is not scored of a text differs between tokenizers by its first token alone.
-    bits = [(a["nats"] / a["bytes"] - b["nats"] / b["bytes"]) / math.log(2) for a, b in pairs]
-    sizes = [(a["bytes"] + b["bytes"]) / 2 for a, b in pairs]
-    found = estimate_ratio([d * n for d, n in zip(bits, sizes, strict=True)], sizes)
-    return PairedComparison(
-        total=len(pairs),
-        wins=sum(difference < 0 for difference in bits),
-        losses=sum(difference > 0 for difference in bits),
-        difference=found.value,
-        interval=found.interval,
-        p_value=found.p_value,
-    )
 
 
 def load_records(folder: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Two evaluations of the same problems, compared answer by answer."""
+"""Evaluations of the same problems, compared answer by answer."""
 
 from __future__ import annotations
 
@@ -6,119 +6,27 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 
 from posttrain.errors import DataError
-from posttrain.evaluation.results import check_same, compare_pairs
-from posttrain.evaluation.statistics import PairedComparison, estimate_ratio, wilson_interval
+from posttrain.evaluation.comparisons import (
+    Answered,
+    Pair,
+    compare_pairs,
+    estimate_side,
+    group_samples,
+    is_scored,
+)
+from posttrain.evaluation.statistics import LEVEL, RatioEstimate, estimate_ratio
 from posttrain.reports import formatting
-from posttrain.reports.folders import Row, TaskFolder, load_run, load_stage, load_task
+from posttrain.reports.folders import TaskFolder, load_run, load_stage, load_task
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.reports.transcripts import Sample, build_answer, build_sample
+from posttrain.reports.verdicts import Side, TaskComparison, describe_part
 
 _MOST_CHANGES = 5
-SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of two evaluations, on the problems that both share."""
-
-    name: str
-    metric: str
-    value: float
-    interval: tuple[float, float] | None
-    """95 %; None for a single text."""
-    correct: int | None
-    """None where nothing is right or wrong: texts are foretold, or answers have a score."""
-    total: int
-    unshared: int
-    """Problems that only this side has; they are left out of every number."""
-
-    @property
-    def amount(self) -> str:
-        """On how much it was measured, and how much of it was right."""
-        if self.correct is None:
-            return f"{self.total} {'problems' if self.metric == 'score' else 'texts'}"
-        return f"{self.correct} of {self.total}"
-
-    @property
-    def shown(self) -> str:
-        """The score by itself."""
-        return formatting.format_score(self.metric, self.value)
-
-    @property
-    def shown_interval(self) -> str:
-        """Its 95 % interval; empty where there is none."""
-        return formatting.format_score_interval(self.metric, self.interval)
-
-
-@dataclass(frozen=True)
-class TaskComparison:
-    """Two evaluations of one task."""
-
-    label: str
-    first: Side
-    second: Side
-    metric: str
-    """Of the difference: ``accuracy``, ``bits_per_byte`` or ``score``."""
-    paired: PairedComparison
-    """First minus second."""
-    only_first: tuple[Sample, ...]
-    """Problems that only the first one has right, five at most, in the order of the file."""
-    only_second: tuple[Sample, ...]
-    folders: tuple[TaskFolder, TaskFolder]
-    """Where the two were read."""
-
-    @property
-    def ties(self) -> int:
-        """Problems on which neither side is better."""
-        return self.paired.total - self.paired.wins - self.paired.losses
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether chance is an unlikely explanation of the difference."""
-        return self.paired.p_value is not None and self.paired.p_value < SIGNIFICANT
-
-    @property
-    def difference(self) -> str:
-        """The difference with its unit."""
-        return formatting.format_change(self.metric, self.paired.difference)
-
-    @property
-    def difference_interval(self) -> str:
-        """The difference's interval; empty where there is none."""
-        return formatting.format_change_interval(self.metric, self.paired.interval)
-
-    @property
-    def methods(self) -> str:
-        """How the numbers were found."""
-        if self.metric == "score":
-            return "Intervals and p: Student's t over the problems."
-        if self.metric == "accuracy":
-            return "Intervals: Wilson; difference: Newcombe 1998; p: exact McNemar test."
-        return "Intervals and p: Student's t of ratios over the texts (Cochran 1977)."
-
-    @property
-    def verdict(self) -> str:
-        """The result in one sentence."""
-        paired, p_value = self.paired, formatting.format_p_value(self.paired.p_value)
-        size = formatting.format_change(self.metric, abs(paired.difference)).lstrip("+")
-        things = "texts" if self.metric == "bits_per_byte" else "problems"
-        if paired.p_value is None:
-            return (
-                f"One {things[:-1]} alone cannot tell whether the difference of {size} is chance."
-            )
-        if not self.is_shown:
-            return (
-                f"These {paired.total} {things} show no difference between {self.first.name} and "
-                f"{self.second.name}: {size} apart, and chance explains that (p {p_value})."
-            )
-        first_is_better = (paired.difference > 0) == (self.metric != "bits_per_byte")
-        sides = [self.first.name, self.second.name]
-        better, worse = sides if first_is_better else reversed(sides)
-        return f"{better} is better than {worse} by {size} (p {p_value})."
 
 
 @dataclass(frozen=True)
@@ -130,6 +38,15 @@ class Comparison:
     tasks: tuple[TaskComparison, ...]
     left_out: tuple[str, ...]
     """Tasks that only one side has."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every number, without the answers."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "left_out": list(self.left_out),
+            "tasks": [task.to_json() for task in self.tasks],
+        }
 
 
 def compare_runs(first: Path, second: Path) -> Comparison:
@@ -208,6 +125,7 @@ def compare_tasks(
     tasks: Sequence[TaskFolder],
     names: Sequence[str],
     only: Collection[str] | None = None,
+    level: float = LEVEL,
 ) -> TaskComparison:
     """Compare two evaluations of one task.
 
@@ -216,6 +134,7 @@ def compare_tasks(
         tasks: The two.
         names: What to call them.
         only: Names of the problems to compare; all that both have where absent.
+        level: Of the differences' intervals.
 
     Raises:
         DataError: As ``compare_runs``.
@@ -229,72 +148,69 @@ def compare_tasks(
             hint="only two evaluations of the same file can be paired",
         )
     pairs = [(first[i], second[i]) for i in shared]
-    _check_same(tasks, pairs)
-    metric, paired = compare_pairs(pairs)
+    try:
+        found = compare_pairs(pairs, level)
+    except DataError as error:
+        place = f"{tasks[0].path} and {tasks[1].path}"
+        raise DataError(f"{place}: {error.args[0]}", hint=error.hint) from None
+    scored = [pair for pair in pairs if is_scored(pair)]
     sides = [
-        _build_side(name, [pair[number] for pair in pairs], len(rows) - len(shared))
-        for number, (name, rows) in enumerate(zip(names, (first, second), strict=True))
-    ]
-    marks = [(bool(a.get("correct")), bool(b.get("correct"))) for a, b in pairs]
-    one_sided = [
-        tuple(
-            _build_change(names, *pair)
-            for pair, mark in zip(pairs, marks, strict=True)
-            if mark == m
+        _build_side(
+            name,
+            [pair[number] for pair in scored],
+            unshared=len(answered) - len(shared),
+            unscored=sum(len(pair[number].records) - pair[number].count() for pair in pairs),
         )
-        for m in ((True, False), (False, True))
+        for number, (name, answered) in enumerate(zip(names, (first, second), strict=True))
     ]
-    only_first, only_second = (changes[:_MOST_CHANGES] for changes in one_sided)
+    samples = [_choose_changes(names, scored, winner) for winner in (0, 1)]
     folders = tasks[0], tasks[1]
-    return TaskComparison(
-        label, sides[0], sides[1], metric, paired, only_first, only_second, folders
-    )
+    return TaskComparison(label, sides[0], sides[1], found, samples[0], samples[1], folders)
 
 
-def _build_side(name: str, rows: Sequence[Row], unshared: int) -> Side:
+def _build_side(name: str, answered: Sequence[Answered], *, unshared: int, unscored: int) -> Side:
+    total, rows = len(answered), [side.first for side in answered]
     if "nats" in rows[0]:
         found = estimate_ratio([r["nats"] for r in rows], [r["tokens"] for r in rows])
         bounds = found.interval
         interval = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None
         value = math.exp(found.value)
-        return Side(name, "perplexity", value, interval, None, len(rows), unshared)
-    if "score" in rows[0]:
-        found = estimate_ratio([r["score"] for r in rows], [1.0] * len(rows))
-        return Side(name, "score", found.value, found.interval, None, len(rows), unshared)
-    correct = sum(bool(row.get("correct")) for row in rows)
-    interval = wilson_interval(correct, len(rows))
-    return Side(name, "accuracy", correct / len(rows), interval, correct, len(rows), unshared)
+        return Side(name, "perplexity", value, interval, None, total, total, unshared, 0)
+    found = estimate_side(answered)
+    samples = sum(side.count() for side in answered)
+    metric, correct = "score", None
+    if "score" not in rows[0]:
+        metric = "accuracy"
+        correct = sum(bool(r.get("correct")) for side in answered for r in side.records)
+    return Side(
+        name, metric, found.value, found.interval, correct, total, samples, unshared, unscored
+    )
 
 
-def index_records(task: TaskFolder) -> dict[str, Row]:
-    """Read a task's records by name of the problem.
+def index_records(task: TaskFolder) -> dict[str, Answered]:
+    """Read a task's answers by name of the problem.
 
     Raises:
-        DataError: There are none, or a name is there twice.
+        DataError: There are none, or an answer is there twice.
     """
-    rows: dict[str, Row] = {}
-    for row in task.load_records():
-        identity = str(row.get("id"))
-        if identity in rows:
-            raise DataError(f"{task.path / 'records.jsonl'}: the id `{identity}` is there twice")
-        rows[identity] = row
-    if not rows:
-        raise DataError(f"{task.path / 'records.jsonl'}: holds no answers")
-    return rows
+    place = task.path / "records.jsonl"
+    found = group_samples(task.load_records(), str(place))
+    if not found:
+        raise DataError(f"{place}: holds no answers")
+    return found
 
 
-def _check_same(tasks: Sequence[TaskFolder], pairs: Sequence[tuple[Row, Row]]) -> None:
-    """Stop where one id means two problems, naming the folders."""
-    try:
-        check_same(pairs)
-    except DataError as error:
-        place = f"{tasks[0].path} and {tasks[1].path}"
-        raise DataError(f"{place}: {error.args[0]}", hint=error.hint) from None
-
-
-def _build_change(names: Sequence[str], first: Row, second: Row) -> Sample:
-    answers = [build_answer(n, row) for n, row in zip(names, (first, second), strict=True)]
-    return build_sample(first, answers)
+def _choose_changes(names: Sequence[str], pairs: Sequence[Pair], winner: int) -> tuple[Sample, ...]:
+    """Take the first problems on which one side is right more often."""
+    changes: list[Sample] = []
+    for pair in pairs:
+        values = [side.mean("correct") or 0.0 for side in pair]
+        if values[winner] > values[1 - winner] and len(changes) < _MOST_CHANGES:
+            answers = [
+                build_answer(n, dict(side.first)) for n, side in zip(names, pair, strict=True)
+            ]
+            changes.append(build_sample(dict(pair[0].first), answers))
+    return tuple(changes)
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -323,21 +239,20 @@ def _list_parts(task: TaskComparison) -> list[RenderableType]:
         table.add_row(side.name, side.amount, side.shown, side.shown_interval)
     p_value = formatting.format_p_value(paired.p_value)
     interval = f" ({task.difference_interval})" if task.difference_interval else ""
-    word = "right" if task.metric == "accuracy" else "better"
     parts: list[RenderableType] = [
         table,
         "",
         f"Difference  {task.difference}{interval}; p {p_value}",
-        f"Only {task.first.name} {word}: {paired.wins}; only {task.second.name} {word}: "
-        f"{paired.losses}; the same: {task.ties}",
+        f"Only {task.first.name} {task.ahead}: {paired.wins}; only {task.second.name} "
+        f"{task.ahead}: {paired.losses}; the same: {task.ties}",
         task.verdict,
+        *([task.strict] if task.strict else []),
+        *task.notes,
+        *_list_groups(task),
     ]
-    for side in (task.first, task.second):
-        if side.unshared:
-            parts.append(f"{side.unshared} problems are only in {side.name} and not compared.")
     for side, samples in ((task.first, task.only_first), (task.second, task.only_second)):
         if samples:
-            changes = build_table(f"only {side.name} right", "reference", *_both(task))
+            changes = build_table(f"only {side.name} {task.ahead}", "reference", *_both(task))
             for sample in samples:
                 answers = [a.answer if a.answer is not None else "–" for a in sample.answers]
                 question = formatting.to_one_line(sample.question, 48)
@@ -345,6 +260,24 @@ def _list_parts(task: TaskComparison) -> list[RenderableType]:
                 changes.add_row(f"{sample.identity}\n{question}", *shown)
             parts += ["", changes]
     return parts
+
+
+def _list_groups(task: TaskComparison) -> list[RenderableType]:
+    """Give each group a table with a row per value."""
+    tables: list[RenderableType] = []
+    for group, values in task.found.groups.items():
+        table = build_table(f"by {group}", "problems", *_both(task), "difference; p (Holm)")
+        for value, part in values.items():
+            shares = [_show_share(side) for side in (part.first, part.second)]
+            count = formatting.format_count(part.paired.total)
+            table.add_row(formatting.to_one_line(value, 24), count, *shares, describe_part(part))
+        tables += ["", table]
+    return tables
+
+
+def _show_share(found: RatioEstimate) -> str:
+    interval = formatting.format_score_interval("accuracy", found.interval)
+    return f"{formatting.format_percent(found.value)}\n{interval}"
 
 
 def _both(task: TaskComparison) -> tuple[str, str]:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 
 from posttrain.errors import DataError
-from posttrain.evaluation.statistics import adjust_p_values
+from posttrain.evaluation.comparisons import is_scored
+from posttrain.evaluation.statistics import adjust_p_values, simultaneous_level
 from posttrain.reports import formatting
-from posttrain.reports.compare import (
-    SIGNIFICANT,
-    Side,
-    TaskComparison,
-    compare_tasks,
-    find_tasks,
-    index_records,
-    tell_apart,
-)
+from posttrain.reports.compare import compare_tasks, find_tasks, index_records, tell_apart
 from posttrain.reports.folders import TaskFolder, load_task
 from posttrain.reports.leaders import find_leader
 from posttrain.reports.terminal import build_table, to_text
+from posttrain.reports.verdicts import SIGNIFICANT, Side, TaskComparison
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,10 @@ class Contender:
         more = self.paired.paired.difference > 0
         return "better" if more == (self.paired.metric != "bits_per_byte") else "worse"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return every number; ``first`` is itself, ``second`` the first evaluation."""
+        return {**self.paired.to_json(), "adjusted_p": self.adjusted_p, "verdict": self.verdict}
+
 
 @dataclass(frozen=True)
 class TaskTable:
@@ -63,6 +62,8 @@ class TaskTable:
     """Where they were read, in the order of ``sides``."""
     leader: int | None
     """Place in ``sides`` of the one that is better than every other; None where none is."""
+    unscored: int
+    """Shared problems that one of them has no verdict of; they are in no number."""
 
     @property
     def metric(self) -> str:
@@ -82,10 +83,31 @@ class TaskTable:
     @property
     def methods(self) -> str:
         """How the numbers were found."""
+        paired = self.contenders[0].paired
+        ways = {
+            "mcnemar": "Wilson, of differences Newcombe 1998; p: exact McNemar test",
+            "sign_flips": "of differences bootstrap over problems; p: signs flipped at random",
+            "t": "and p: Student's t",
+        }
+        each = formatting.format_percent(paired.paired.level)
         return (
-            f"{self.contenders[0].paired.methods} Holm: p raised for {len(self.contenders)} "
-            "comparisons with the first; the intervals of the differences are each by itself."
+            f"Intervals: {ways[paired.paired.test]}. Holm: p raised for {len(self.contenders)} "
+            f"comparisons with the first; their intervals have {each} each, so "
+            f"that all hold together with 95 % (Bonferroni).{self._reach}"
         )
+
+    @property
+    def _reach(self) -> str:
+        found = [one.paired.paired.detectable for one in self.contenders]
+        sizes = sorted(size for size in found if size is not None)
+        if not sizes:
+            return " The set is too small to show any difference."
+        least, most = (
+            formatting.format_change(self.metric, size).lstrip("+")
+            for size in (sizes[0], sizes[-1])
+        )
+        by = "" if least == most else f" ({most} where answers differ most)"
+        return f" Found 4 times in 5: differences of {least} and more{by}."
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,22 @@ class ManyComparison:
     tasks: tuple[TaskTable, ...]
     left_out: tuple[str, ...]
     """Tasks that not all have."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every number, without the answers."""
+        tasks = [
+            {
+                "task": task.label,
+                "metric": task.metric,
+                "problems": task.total,
+                "unscored": task.unscored,
+                "base": asdict(task.base),
+                "contenders": [one.to_json() for one in task.contenders],
+                "methods": task.methods,
+            }
+            for task in self.tasks
+        ]
+        return {"names": list(self.names), "left_out": list(self.left_out), "tasks": tasks}
 
 
 def compare_many(paths: Sequence[Path]) -> ManyComparison:
@@ -129,22 +167,26 @@ def compare_many(paths: Sequence[Path]) -> ManyComparison:
 
 
 def _build_table(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]) -> TaskTable:
-    rows = [index_records(task) for task in tasks]
-    shared = reduce(set.intersection, map(set, rows))
+    problems = [index_records(task) for task in tasks]
+    shared = reduce(set.intersection, (set(answered) for answered in problems))
     if not shared:
         raise DataError(
             f"{label}: the {len(tasks)} evaluations share no problem",
             hint="only evaluations of the same file can be paired",
         )
+    # What one of them has no verdict of is left out of all, so that the first has one score.
+    scored = {i for i in shared if all(is_scored((p[i], p[i])) for p in problems)}
+    level = simultaneous_level(len(tasks) - 1)
     pairs = [
-        compare_tasks(label, (task, tasks[0]), (name, names[0]), shared)
+        compare_tasks(label, (task, tasks[0]), (name, names[0]), scored or shared, level)
         for name, task in zip(names[1:], tasks[1:], strict=True)
     ]
     adjusted = adjust_p_values([pair.paired.p_value for pair in pairs])
     contenders = [Contender(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
-    kept = [{name: side[name] for name in rows[0] if name in shared} for side in rows]
+    kept = [{name: side[name] for name in problems[0] if name in shared} for side in problems]
     leader = find_leader(kept, below=SIGNIFICANT)
-    return TaskTable(label, pairs[0].second, tuple(contenders), tuple(tasks), leader)
+    unscored = len(shared) - len(scored)
+    return TaskTable(label, pairs[0].second, tuple(contenders), tuple(tasks), leader, unscored)
 
 
 def render_many(comparison: ManyComparison) -> str:
@@ -183,4 +225,5 @@ def render_many(comparison: ManyComparison) -> str:
 def count_shared(task: TaskTable) -> str:
     """Say on how many problems or texts a task's evaluations are compared."""
     things = "texts" if task.metric == "bits_per_byte" else "problems"
-    return f"On {formatting.format_count(task.total)} {things} that all have."
+    left_out = f" {task.unscored} more have no verdict from one of them." if task.unscored else ""
+    return f"On {formatting.format_count(task.total)} {things} that all have.{left_out}"

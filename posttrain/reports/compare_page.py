@@ -8,10 +8,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from posttrain.reports.browser import Browser, build_browser
-from posttrain.reports.compare import Comparison, Side, TaskComparison
+from posttrain.reports.compare import Comparison
 from posttrain.reports.compare_many import ManyComparison, count_shared
 from posttrain.reports.folders import TaskFolder
 from posttrain.reports.pages import write_page
+from posttrain.reports.verdicts import Side, TaskComparison
 
 
 def build_comparison_report(comparison: Comparison, out: Path) -> Path:

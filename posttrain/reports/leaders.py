@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from posttrain.evaluation.results import compare_pairs
+from posttrain.evaluation.comparisons import Answered, find_better
 from posttrain.evaluation.statistics import adjust_p_values
-from posttrain.reports.folders import Row
 
 
-def find_leader(sides: Sequence[Mapping[str, Row]], *, below: float) -> int | None:
+def find_leader(sides: Sequence[Mapping[str, Answered]], *, below: float) -> int | None:
     """Find the evaluation that is better than every other one.
 
     Which one that may be is not known beforehand, so every pair is tested, and p values are raised
     for the number of all pairs (Holm).
 
     Args:
-        sides: Records by name of the problem, one mapping per evaluation, two at least; all have
+        sides: Answers by name of the problem, one mapping per evaluation, two at least; all have
             the same names.
         below: Largest adjusted p value that is taken for a difference.
 
@@ -29,10 +28,9 @@ def find_leader(sides: Sequence[Mapping[str, Row]], *, below: float) -> int | No
     better: list[tuple[int, int]] = []
     p_values: list[float | None] = []
     for first, second in pairs:
-        metric, paired = compare_pairs([(sides[first][n], sides[second][n]) for n in names])
-        is_first = (paired.difference > 0) == (metric != "bits_per_byte")
+        is_first, p_value = find_better([(sides[first][n], sides[second][n]) for n in names])
         better.append((first, second) if is_first else (second, first))
-        p_values.append(paired.p_value)
+        p_values.append(p_value)
     shown = {
         pair
         for pair, p_value in zip(better, adjust_p_values(p_values), strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from posttrain.config.train import ONLINE_STAGES
 from posttrain.errors import DataError
-from posttrain.evaluation.results import compare_records
+from posttrain.evaluation.comparisons import compare_records
 from posttrain.evaluation.statistics import wilson_interval
 from posttrain.logs import format_bytes, format_duration
 from posttrain.reports import formatting
@@ -16,6 +16,7 @@ from posttrain.reports.folders import Row, RunFolder, StageFolder, TaskFolder
 
 _SHARES = ("accuracy", "all_rules_pass_share")
 """Metrics that are a share of problems."""
+_TESTS = {"mcnemar": "exact McNemar", "sign_flips": "signs flipped", "t": "paired t"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Difference:
     wins: int
     losses: int
     total: int
+    test: str
 
     @property
     def shown(self) -> str:
@@ -139,7 +141,8 @@ def _build_score(task: TaskFolder, stage: StageFolder, role: str) -> Score:
         problems = int(results["problems"])
         correct = int(results["correct"]) if metric in _SHARES else None
         if correct is not None:
-            value = correct / max(problems, 1)
+            # Not correct / problems: a problem may have several samples.
+            value = float(results.get("value", correct / max(problems, 1)))
             bounds = results.get("interval") or wilson_interval(correct, problems)
         else:
             value, bounds = float(results["value"]), results.get("interval")
@@ -171,14 +174,16 @@ def _build_outcome(label: str, scores: list[Score]) -> TaskOutcome:
 
 def _read_difference(task: TaskFolder, stated: Row) -> Difference:
     try:
-        counts = [int(stated[key]) for key in ("wins", "losses", "total")]
-        p_value = None if stated["p_value"] is None else float(stated["p_value"])
+        metric = str(stated.get("metric", "accuracy"))
         return Difference(
-            str(stated.get("metric", "accuracy")),
-            float(stated["difference"]),
-            _read_interval(stated["interval"]),
-            p_value,
-            *counts,
+            metric=metric,
+            value=float(stated["difference"]),
+            interval=_read_interval(stated["interval"]),
+            p_value=None if stated["p_value"] is None else float(stated["p_value"]),
+            wins=int(stated["wins"]),
+            losses=int(stated["losses"]),
+            total=int(stated["total"]),
+            test=str(stated.get("test") or ("mcnemar" if metric == "accuracy" else "t")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -188,10 +193,11 @@ def _read_difference(task: TaskFolder, stated: Row) -> Difference:
 
 def _pair(last: TaskFolder, first: TaskFolder) -> Difference | None:
     """Compare two tasks' answers, where both kept them for the same problems."""
-    sides = [{str(r.get("id")): r for r in t.load_records()} for t in (last, first)]
-    if not sides[0] or sides[0].keys() != sides[1].keys():
+    sides = [t.load_records() for t in (last, first)]
+    names = [{str(r.get("id")) for r in side} for side in sides]
+    if not sides[0] or names[0] != names[1]:
         return None
-    return _read_difference(last, compare_records(*[list(side.values()) for side in sides]))
+    return _read_difference(last, compare_records(*sides))
 
 
 def list_score_rows(outcomes: list[TaskOutcome]) -> list[ResultRow]:
@@ -220,10 +226,11 @@ def _difference_lines(difference: Difference) -> Iterable[tuple[str, str]]:
     yield "Paired difference", difference.text
     wins, losses, total = difference.wins, difference.losses, difference.total
     p_value = formatting.format_p_value(difference.p_value).removeprefix("= ")
-    if difference.metric == "accuracy":
-        yield "p value, exact McNemar", f"{p_value}; {wins} gained, {losses} lost of {total}"
+    test = _TESTS.get(difference.test, difference.test)
+    if difference.test == "mcnemar":
+        yield f"p value, {test}", f"{p_value}; {wins} gained, {losses} lost of {total}"
     else:
-        yield "p value, paired t", f"{p_value}; {wins} better, {losses} worse of {total}"
+        yield f"p value, {test}", f"{p_value}; {wins} better, {losses} worse of {total}"
 
 
 def _row_rank(label: str) -> tuple[int, str, bool]:

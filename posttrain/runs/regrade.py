@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain.errors import DataError
+from posttrain.evaluation.comparisons import compare_records
 from posttrain.evaluation.export import write_results
 from posttrain.evaluation.journal import RECORDS
 from posttrain.evaluation.regrade import Regraded, regrade_task
-from posttrain.evaluation.results import compare_records, load_records
+from posttrain.evaluation.results import load_records
 from posttrain.files import load_json
 from posttrain.logs import say, show
 

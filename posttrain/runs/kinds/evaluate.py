@@ -26,8 +26,9 @@ def _check(stage: EvaluateStage, progress: Progress) -> None:
 
 def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     """Measure a model on every task of the stage, and compare with an earlier stage."""
+    from posttrain.evaluation.comparisons import compare_records
     from posttrain.evaluation.export import write_results
-    from posttrain.evaluation.results import compare_records, load_records
+    from posttrain.evaluation.results import load_records
     from posttrain.evaluation.tasks import describe_score, load_task_model, run_task
     from posttrain.models.load import load_tokenizer
 

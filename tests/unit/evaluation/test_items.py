@@ -5,8 +5,9 @@ import pytest
 from posttrain.config.evaluation import ItemsTask
 from posttrain.config.items import ItemChecks
 from posttrain.errors import DataError, PosttrainError
+from posttrain.evaluation.comparisons import compare_records
 from posttrain.evaluation.items import evaluate_items, load_items
-from posttrain.evaluation.results import compare_records, load_records
+from posttrain.evaluation.results import load_records
 from posttrain.evaluation.tasks import run_task
 from posttrain.files import load_json, write_jsonl
 from posttrain.items import Item, format_item

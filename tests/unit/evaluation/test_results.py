@@ -3,10 +3,10 @@ import math
 import pytest
 
 from posttrain.errors import DataError
+from posttrain.evaluation.comparisons import compare_records
 from posttrain.evaluation.results import (
     DocumentRecord,
     GradedRecord,
-    compare_records,
     load_records,
     summarize,
     summarize_documents,

@@ -37,7 +37,7 @@ def make_record(number, correct, *, who="", **changes):
 
 
 def make_results(name, records, **changes):
-    correct = sum(record["correct"] for record in records)
+    correct = sum(bool(record["correct"]) for record in records)
     results = {
         "task": "gsm8k",
         "name": name,

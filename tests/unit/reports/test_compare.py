@@ -129,6 +129,74 @@ def test_difference_within_chance_is_not_called_better(tmp_path, build):
     text = folded(render_comparison(compare_runs(tmp_path / "a", tmp_path / "b")))
     assert "show no difference" in text
     assert "is better" not in text
+    assert "they are too few to show any." in text
+
+
+def write_alternating(build, folder, marks, **changes):
+    build.write_task(folder, [build.make_record(n, m, **changes) for n, m in enumerate(marks, 1)])
+
+
+def test_the_verdict_says_what_the_set_could_have_shown(tmp_path, build):
+    write_alternating(build, tmp_path / "a/gsm8k", [n % 2 == 0 for n in range(200)])
+    write_alternating(build, tmp_path / "b/gsm8k", [n % 2 == 0 or n < 8 for n in range(200)])
+    found = compare_runs(tmp_path / "a", tmp_path / "b")
+    paired = found.tasks[0].paired
+    text = folded(render_comparison(found))
+    assert f"a difference of {100 * paired.detectable:.1f} points 4 times in 5" in text
+    assert f"2.0 points would take {paired.needed:,} of them" in text
+    shown = compare_runs(tmp_path / "a", tmp_path / "b").tasks[0]
+    assert not shown.is_shown
+    write_alternating(build, tmp_path / "c/gsm8k", [True] * 200)
+    better = compare_runs(tmp_path / "c", tmp_path / "a").tasks[0].verdict
+    assert "is better than" in better
+    assert "these 200 problems show a difference of" in better
+
+
+def test_groups_strict_and_unscored_answers_are_told(tmp_path, build):
+    for name in "ab":
+        records = [
+            build.make_record(
+                n, (n % 2 == 0) == (name == "a"), strict=n % 4 == 0, groups={"level": str(n % 2)}
+            )
+            for n in range(1, 41)
+        ]
+        records[0]["correct"] = None
+        build.write_task(tmp_path / name / "math", [dict(r) for r in records])
+    comparison = compare_runs(tmp_path / "a", tmp_path / "b")
+    text = folded(render_comparison(comparison))
+    assert "by level problems" in text
+    assert "Only answers in the form asked for: 25.6 % against 25.6 %, 0.0 points" in text
+    assert "1 problems without a verdict on either side are left out" in text
+    assert f"1 answers of {tmp_path.name}/a have no verdict." in text
+    html = build_comparison_report(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "By level" in html
+    assert "have no verdict" in html
+
+
+def test_several_samples_are_told_as_such(tmp_path, build):
+    for name, right in (("a", 3), ("b", 1)):
+        records = [
+            build.make_record(n, k < right, sample=k) for n in range(1, 21) for k in range(4)
+        ]
+        build.write_task(tmp_path / name / "math", records)
+    comparison = compare_runs(tmp_path / "a", tmp_path / "b")
+    side = comparison.tasks[0].first
+    assert (side.total, side.samples, side.correct, side.value) == (20, 80, 60, 0.75)
+    text = folded(render_comparison(comparison))
+    assert "60 of 80 75.0 %" in text
+    assert f"Only {tmp_path.name}/a better: 20" in text
+    assert "bootstrap over problems" in comparison.tasks[0].methods
+
+
+def test_every_number_is_written_as_json(run, tmp_path):
+    comparison = compare_runs(run / "after", run / "before")
+    found = json.loads(json.dumps(comparison.to_json()))["tasks"][0]
+    paired = comparison.tasks[0].paired
+    assert found["difference"]["p_value"] == paired.p_value
+    assert found["difference"]["interval"] == list(paired.interval)
+    assert found["difference"]["detectable"] == paired.detectable
+    assert found["first"]["value"] == 27 / 40
+    assert found["verdict"] == comparison.tasks[0].verdict
 
 
 def test_rendering_is_plain_narrow_and_safe_to_print(tmp_path, build):

@@ -3,7 +3,11 @@ import json
 import pytest
 
 from posttrain.errors import DataError
-from posttrain.evaluation.statistics import adjust_p_values, compare_paired
+from posttrain.evaluation.statistics import (
+    adjust_p_values,
+    compare_paired,
+    simultaneous_level,
+)
 from posttrain.reports.compare_many import compare_many, render_many
 from posttrain.reports.compare_page import build_many_report
 
@@ -26,7 +30,8 @@ def folders(tmp_path, build):
 
 def test_each_is_compared_with_the_first_and_p_values_are_raised_together(folders):
     table = compare_many(folders).tasks[0]
-    pairs = [compare_paired(MARKS[name], MARKS["base"]) for name in ("good", "same", "bad")]
+    level = simultaneous_level(3)
+    pairs = [compare_paired(MARKS[n], MARKS["base"], level) for n in ("good", "same", "bad")]
     assert [one.paired.paired for one in table.contenders] == pairs
     raised = adjust_p_values([pair.p_value for pair in pairs])
     assert [one.adjusted_p for one in table.contenders] == raised
@@ -42,6 +47,36 @@ def test_only_problems_that_all_have_count(folders, build):
     assert {side.total for side in table.sides} == {table.total} == {5}
     assert [side.unshared for side in table.sides] == [35, 35, 35, 0]
     assert "On 5 problems that all have." in " ".join(render_many(comparison).split())
+
+
+def test_intervals_of_differences_hold_together(folders):
+    table = compare_many(folders).tasks[0]
+    alone = compare_paired(MARKS["good"], MARKS["base"]).interval
+    together = table.contenders[0].paired.paired.interval
+    assert together[0] < alone[0] < alone[1] < together[1]
+    assert "their intervals have 98.3 % each" in table.methods
+    assert "Found 4 times in 5: differences of" in table.methods
+
+
+def test_what_one_has_no_verdict_of_is_left_out_of_all(folders, build):
+    records = [build.make_record(n, m, who="bad") for n, m in enumerate(MARKS["bad"], 1)]
+    records[0]["correct"] = records[1]["correct"] = None
+    build.write_task(folders[3] / "gsm8k", records)
+    comparison = compare_many(folders)
+    table = comparison.tasks[0]
+    assert ({side.total for side in table.sides}, table.unscored) == ({38}, 2)
+    assert table.base.correct == 8
+    assert "2 more have no verdict" in " ".join(render_many(comparison).split())
+
+
+def test_every_number_is_written_as_json(folders):
+    comparison = compare_many(folders)
+    found = json.loads(json.dumps(comparison.to_json()))
+    assert [one["verdict"] for one in found["tasks"][0]["contenders"]] == [
+        one.verdict for one in comparison.tasks[0].contenders
+    ]
+    assert found["tasks"][0]["base"]["value"] == 0.25
+    assert found["tasks"][0]["contenders"][0]["difference"]["level"] == simultaneous_level(3)
 
 
 def test_no_problem_in_all_is_refused(folders, build):
@@ -84,7 +119,11 @@ def test_the_page_holds_every_side_and_escapes_answers(folders, tmp_path):
 
 
 def test_scores_that_are_no_verdicts_are_paired_by_their_mean(tmp_path, build):
-    values = {"a": [0.1, 0.4, 0.3, 0.2], "b": [0.5, 0.7, 0.8, 0.5], "c": [0.2, 0.3, 0.3, 0.2]}
+    values = {
+        "a": [0.1, 0.4, 0.3, 0.2] * 3,
+        "b": [0.5, 0.7, 0.8, 0.5] * 3,
+        "c": [0.2, 0.3, 0.3, 0.2] * 3,
+    }
     for name, scores in values.items():
         rows = [
             {"id": f"t:{i}", "reference": "x", "score": score, "prompt": []}

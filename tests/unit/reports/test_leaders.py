@@ -1,10 +1,11 @@
 import random
 
+from posttrain.evaluation.comparisons import group_samples
 from posttrain.reports.leaders import find_leader
 
 
 def side(marks):
-    return {str(n): {"id": str(n), "correct": bool(mark)} for n, mark in enumerate(marks)}
+    return group_samples({"id": str(n), "correct": bool(mark)} for n, mark in enumerate(marks))
 
 
 def test_the_best_is_named_where_it_beats_every_other():
@@ -20,7 +21,7 @@ def test_two_that_cannot_be_told_apart_have_no_best():
 
 def test_texts_that_are_foretold_better_have_fewer_bits():
     sides = [
-        {str(n): {"id": str(n), "nats": 40 + n + more, "bytes": 100} for n in range(9)}
+        group_samples({"id": str(n), "nats": 40 + n + more, "bytes": 100} for n in range(9))
         for more in (0.0, 3.0)
     ]
     assert find_leader(sides, below=0.05) == 0
