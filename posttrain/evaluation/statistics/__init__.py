@@ -1,4 +1,8 @@
-"""What numbers from a sample of problems can tell: intervals, paired tests, samples, power."""
+"""What numbers from a sample of problems can tell: intervals, paired tests, samples, power.
+
+NumPy is imported by the functions that draw or count with it: summaries are imported by commands
+that start light.
+"""
 
 from posttrain.evaluation.statistics.intervals import (
     LEVEL,

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from posttrain.evaluation.statistics.distributions import (
     NORMAL,
     student_p_value,
@@ -199,6 +197,8 @@ def bootstrap_interval(
     Source:
         Hesterberg 2015, The American Statistician 69(4), section 4.2: expanded percentiles.
     """
+    import numpy as np
+
     count = len(totals)
     if count < 2:
         return None

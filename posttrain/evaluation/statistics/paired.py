@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from posttrain.evaluation.statistics.distributions import binomial_chance
 from posttrain.evaluation.statistics.intervals import (
     LEVEL,
@@ -242,6 +240,8 @@ def flip_signs(differences: Sequence[float]) -> float:
         Fisher 1935, The Design of Experiments, section 21; drawn: Phipson and Smyth 2010,
         Statistical Applications in Genetics and Molecular Biology 9(1).
     """
+    import numpy as np
+
     sizes, counts = np.unique(np.abs([d for d in differences if d]), return_counts=True)
     limit = abs(math.fsum(differences)) * (1 - 1e-9)
     if counts.sum() <= _MOST_ENUMERATED:

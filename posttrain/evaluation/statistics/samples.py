@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 _MOST_SAMPLES = 1_000
 
@@ -60,6 +62,8 @@ def majority_at_k(right: int, wrong: Sequence[int], silent: int = 0) -> list[flo
 
 @cache
 def _count_votes(right: int, wrong: tuple[int, ...], silent: int) -> tuple[float, ...]:
+    import numpy as np
+
     total = right + sum(wrong) + silent
     won = np.zeros(total + 1)
     for votes in range(1, right + 1):
@@ -73,6 +77,8 @@ def _count_others(votes: int, wrong: tuple[int, ...], silent: int) -> np.ndarray
 
     A way in which n answers have as many votes counts 1 / (n + 1): so often the right one wins.
     """
+    import numpy as np
+
     # What cannot have so many votes need not be told apart.
     harmless = silent + sum(count for count in wrong if count < votes)
     ways = np.array([[float(math.comb(harmless, n)) for n in range(harmless + 1)]])

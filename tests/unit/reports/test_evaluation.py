@@ -17,7 +17,7 @@ def write(build, folder, records, **changes):
     """Write an evaluation whose results are what the evaluation itself would count."""
     known = set(GradedRecord.__dataclass_fields__)
     graded = [GradedRecord(**{k: v for k, v in r.items() if k in known}) for r in records]
-    results = {"task": "math", "name": "math", "model": "tiny", **summarize(graded, seconds=5.0)}
+    results = {"task": "math", "name": "math", "model": "tiny", **summarize(graded)}
     folder.mkdir(exist_ok=True)
     # Escaped, as halves of surrogate pairs must be.
     lines = [json.dumps(record) + "\n" for record in records]
