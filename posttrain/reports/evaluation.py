@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from posttrain.errors import DataError
+from posttrain.evaluation.statistics import wilson_interval
 from posttrain.reports import accounting, formatting
 from posttrain.reports.browser import build_browser
 from posttrain.reports.folders import Row, TaskFolder, load_run, load_task
@@ -23,6 +24,7 @@ _COLOURS = {"right": 2, "wrong": 1, "truncated": 3, "unscored": 0}
 _SHOWN = {
     "task", "name", "model", "data", "settings", "metric", "value", "interval",
     "higher_is_better", "errors", "groups", "comparison", "problems", "correct", "accuracy",
+    "scored", "unscored", "samples", "strict_accuracy",
 }  # fmt: skip
 
 
@@ -34,7 +36,8 @@ class GroupScore:
     accuracy: float
     interval: tuple[float, float]
     correct: int
-    problems: int
+    scored: int
+    """Answers that have a verdict."""
     address: str
     """What the page's script shows the problems by."""
 
@@ -110,14 +113,13 @@ def _collect(task: TaskFolder) -> dict[str, Any]:
         "label": results.get("name") or task.label,
         "header": _list_header(results),
         "metric": metric.replace("_", " "),
-        "value": formatting.format_score(metric, value),
+        "value": "–" if value is None else formatting.format_score(metric, value),
         "interval": formatting.format_score_interval(metric, results.get("interval")),
-        "correct": results.get("correct"),
-        "problems": results["problems"],
+        "amount": _describe_amount(results, metric),
+        "strict": _describe_strict(results, records),
         "share": value if formatting.is_share(metric) else None,
         "figures": _list_figures(results, nested=False),
         "more_figures": _list_figures(results, nested=True),
-        "things": "texts" if metric == "perplexity" else "problems",
         "groups": [(name, list(_list_groups(name, found))) for name, found in _groups(results)],
         "errors": [(name, count, count / wrong) for name, count in _by_count(errors)],
         "lengths": [_describe_lengths(verdict, found) for verdict, found in lengths.items()],
@@ -153,15 +155,43 @@ def _round(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+def _describe_amount(results: Row, metric: str) -> str:
+    """On how much the score was measured, and how much of it was right."""
+    problems = formatting.format_count(results["problems"])
+    if not formatting.is_share(metric) or results.get("correct") is None:
+        return f"{problems} {'texts' if metric == 'perplexity' else 'problems'}"
+    scored = formatting.format_count(results.get("scored", results["problems"]))
+    parts = [f"{formatting.format_count(results['correct'])} of {scored} right"]
+    if (samples := results.get("samples", 1)) > 1:
+        parts.append(f"{problems} problems with {samples} answers each")
+    if unscored := results.get("unscored"):
+        parts.append(f"{formatting.format_count(unscored)} unscored, in no number")
+    return "; ".join(parts)
+
+
+def _describe_strict(results: Row, records: Sequence[Row]) -> str:
+    """Share of right answers in the form asked for; empty where no form was asked for."""
+    value = results.get("strict_accuracy")
+    if value is None:
+        return ""
+    shown = formatting.format_percent(value)
+    marks = [bool(record["strict"]) for record in records if record.get("strict") is not None]
+    # Samples of one problem are no independent answers.
+    if not marks or results.get("samples", 1) > 1:
+        return shown
+    return f"{shown} ({formatting.format_interval(wilson_interval(sum(marks), len(marks)))})"
+
+
 def _groups(results: Row) -> list[tuple[str, Row]]:
     return list((results.get("groups") or {}).items())
 
 
 def _list_groups(name: str, found: Row) -> Iterator[GroupScore]:
     for value, one in found.items():
-        low, high = one["interval"]
-        counts = int(one["correct"]), int(one["problems"])
-        yield GroupScore(value, one["accuracy"], (low, high), *counts, f"{name}:{value}")
+        if one["accuracy"] is not None:  # as where nothing of the group could be scored
+            low, high = one["interval"]
+            counts = int(one["correct"]), int(one.get("scored", one["problems"]))
+            yield GroupScore(value, one["accuracy"], (low, high), *counts, f"{name}:{value}")
 
 
 def _by_count(errors: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -76,6 +76,6 @@ def count_utf16(text: str, spans: list[Span]) -> list[Span]:
         return spans
 
     def count(place: int) -> int:
-        return place + sum(letter > "\uffff" for letter in text[:place])
+        return len(text[:place].encode("utf-16-le", "surrogatepass")) // 2
 
     return [(count(start), count(end)) for start, end in spans]

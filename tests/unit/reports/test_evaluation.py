@@ -55,7 +55,18 @@ def test_figures_are_those_of_the_results(tmp_path, build, records):
         assert f"{shown}{formatting.format_percent(one['accuracy'])} {interval}" in page
     ((error, count),) = results["errors"].items()
     assert f"{error} {count} 100.0 %" in page
-    assert f"strict accuracy {formatting.format_percent(results['strict_accuracy'])}" in page
+    assert f"{formatting.format_percent(results['strict_accuracy'])} strictly" in page
+
+
+def test_unscored_answers_and_samples_are_told_and_in_no_share(tmp_path, build, records):
+    rows = [{**row, "strict": bool(row["correct"])} for row in records]
+    write(build, tmp_path, rows, scored=55, unscored=5, correct=33, value=0.6)
+    page = plain(build_evaluation_page(tmp_path).read_text(encoding="utf-8"))
+    assert "33 of 55 right; 5 unscored, in no number" in page
+    assert f"({formatting.format_interval(wilson_interval(40, 60))}) strictly" in page
+    write(build, tmp_path, rows, scored=55, samples=3, correct=33)
+    page = plain(build_evaluation_page(tmp_path).read_text(encoding="utf-8"))
+    assert "60 problems with 3 answers each" in page
 
 
 def test_stated_results_are_shown_even_where_records_say_otherwise(tmp_path, build, records):
