@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from posttrain.errors import DataError
 from posttrain.evaluation.export import build_markdown, build_markdown_table, build_table
-from posttrain.files import write_json, write_text
+from posttrain.files import cache_root, digest_json, write_json, write_text
 from posttrain.reports import formatting
 from posttrain.reports.evaluation import build_evaluation_page
 from posttrain.reports.folders import Row, RunFolder, StageFolder, TaskFolder, load_run
@@ -53,8 +53,10 @@ def publish_run(run: Path, folder: Path) -> list[Path]:
         write_text(folder / f"{name}.csv", build_table(task.load_records()))
         pages.append(build_evaluation_page(task.path, folder / f"{name}.html"))
         entries.append(_describe(found, stage, task, name))
-    # Two runs may finish at the same time.
-    with FileLock(folder / ".index.lock"):
+    # Two runs may finish at the same time. The lock is no file for a folder that is shared.
+    lock = cache_root() / "locks" / f"{digest_json(str(folder.resolve()))[:32]}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
         _write_index(folder, entries)
     return pages
 
@@ -94,10 +96,13 @@ def _list_evaluations(run: RunFolder) -> Iterator[tuple[StageFolder, TaskFolder]
 def _describe(run: RunFolder, stage: StageFolder, task: TaskFolder, name: str) -> Row:
     results = task.results
     low, high = results.get("interval") or (None, None)
+    model = str(results.get("model", ""))
     known = {
         "task": task.label,
         "run": run.name,
         "stage": stage.name,
+        # Where a run lies is no part of what was measured.
+        "model": model.removeprefix(f"{run.path}/"),
         "low": low,
         "high": high,
         "finished": stage.outcome.get("finished_at"),

@@ -28,7 +28,7 @@ def test_each_evaluation_is_there_as_text_table_and_page(published, run):
     names = ["demo-after-gsm8k", "demo-before-gsm8k"]
     files = {f"{name}.{kind}" for name in names for kind in ("md", "csv", "html")}
     index = {"index.csv", "index.md", "index.html"}
-    found = {path.name for path in published.iterdir() if not path.name.startswith(".")}
+    found = {path.name for path in published.iterdir()}
     assert found == files | index
     assert len((published / f"{names[0]}.csv").read_text().splitlines()) > 40
     results = json.loads((run / "after/gsm8k/results.json").read_text())
