@@ -160,8 +160,9 @@ def _describe_amount(results: Row, metric: str) -> str:
     problems = formatting.format_count(results["problems"])
     if not formatting.is_share(metric) or results.get("correct") is None:
         return f"{problems} {'texts' if metric == 'perplexity' else 'problems'}"
-    scored = formatting.format_count(results.get("scored", results["problems"]))
-    parts = [f"{formatting.format_count(results['correct'])} of {scored} right"]
+    scored = results["scored" if "scored" in results else "problems"]
+    counts = [formatting.format_count(number) for number in (results["correct"], scored)]
+    parts = [f"{counts[0]} of {counts[1]} right"]
     if (samples := results.get("samples", 1)) > 1:
         parts.append(f"{problems} problems with {samples} answers each")
     if unscored := results.get("unscored"):
