@@ -13,6 +13,7 @@ from posttrain.errors import InterruptedRunError
 from posttrain.files import write_errors, write_json
 from posttrain.logs import say, show
 from posttrain.reports import formatting
+from posttrain.reports.evaluation import build_evaluation_page
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.runs.find import find_latest_model, identify_model
 from posttrain.runs.folder import run_folder
@@ -63,8 +64,10 @@ def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: s
         raise InterruptedRunError(
             "interrupted; the answers so far are kept", hint=f"go on with: {command}"
         ) from None
+    for task in settings.tasks:
+        build_evaluation_page(out / task.label)
     show(render_scores(scores))
-    say(f"results: {out}")
+    say(f"results: {out}, with a page for each task (report.html)")
     return out
 
 

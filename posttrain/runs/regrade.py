@@ -13,6 +13,7 @@ from posttrain.evaluation.regrade import Regraded, regrade_task
 from posttrain.evaluation.results import load_records
 from posttrain.files import load_json
 from posttrain.logs import say, show
+from posttrain.reports.evaluation import build_evaluation_page
 
 _SHOWN = 5
 """Changed verdicts that are named."""
@@ -39,7 +40,9 @@ def regrade(folder: Path, overrides: Sequence[str]) -> None:
     for run in (folder, *list(folder.absolute().parents)[:2]):
         if (run / "config.json").is_file() and "stages" in load_json(run / "config.json"):
             write_report(run)
-            break
+            return
+    for task in tasks:
+        say(f"report: {build_evaluation_page(task)}")
 
 
 def find_task_folders(folder: Path) -> list[Path]:
