@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config.evaluation import AnswerTask
-from posttrain.evaluation.grade import UNANSWERED, Verdict, open_grader
+from posttrain.evaluation.grade import UNANSWERED, open_grader
 from posttrain.evaluation.journal import Journal, identify, open_journal
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
@@ -22,6 +22,7 @@ from posttrain.generation.generator import (
     GenerationRequest,
     Generator,
 )
+from posttrain.grading.verdicts import Verdict
 from posttrain.logs import Progress
 
 _FLUSH_SECONDS = 0.2

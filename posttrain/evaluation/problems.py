@@ -15,8 +15,8 @@ from posttrain.data.formats.choice import Choice, convert_choice, read_choice
 from posttrain.data.records import Message, Origin, Row, RowError
 from posttrain.data.sources import open_rows, read_source
 from posttrain.errors import DataError
-from posttrain.evaluation.grade import Reference
 from posttrain.grading.answers import find_boxes
+from posttrain.grading.verdicts import Reference
 
 _Item = TypeVar("_Item")
 

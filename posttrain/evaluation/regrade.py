@@ -12,7 +12,7 @@ from posttrain.config.evaluation import TASK_KINDS, AnswerTask, ChoiceTask
 from posttrain.config.load import build_settings
 from posttrain.errors import ConfigError, DataError
 from posttrain.evaluation.export import write_evaluation
-from posttrain.evaluation.grade import SCORES, Grader, Reference, find_best, open_grader
+from posttrain.evaluation.grade import SCORES, find_best, open_grader
 from posttrain.evaluation.journal import IDENTITY, RECORDS, list_settings
 from posttrain.evaluation.results import (
     GradedRecord,
@@ -21,6 +21,7 @@ from posttrain.evaluation.results import (
     summarize_choices,
 )
 from posttrain.files import load_json, write_errors, write_json
+from posttrain.grading.verdicts import Grade, Reference
 
 SETTINGS = ("kind", "answer_pattern", "grader_seconds", "ignore_case", "normalize")
 """What may be other than when the answers were written: it has no part in the writing."""
@@ -116,7 +117,7 @@ def _settle_task(results: dict[str, Any], overrides: Sequence[str]) -> AnswerTas
     return build_settings(model, values, said)
 
 
-def _grade(record: GradedRecord, task: AnswerTask, grade: Grader) -> GradedRecord:
+def _grade(record: GradedRecord, task: AnswerTask, grade: Grade) -> GradedRecord:
     if record.error == "unanswered":
         return record
     if record.parse == "likelihood":

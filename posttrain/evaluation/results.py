@@ -31,7 +31,7 @@ class GradedRecord:
     answer: str | None
     """What was found to be the final answer."""
     parse: str
-    """How it was found; see ``evaluation.grade``, and ``likelihood`` for scored options."""
+    """How it was found; see ``grading.verdicts``, and ``likelihood`` for scored options."""
     correct: bool | None
     """None where the answer could not be had or graded: it is unscored, not wrong."""
     error: str | None

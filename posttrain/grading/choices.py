@@ -6,7 +6,8 @@ import re
 
 from posttrain.grading.answers import FoundAnswer, find_boxes
 
-_DECORATION = r"[\s*_`\"'“”]*"
+# Bounded, as all repeats here: what is open to the end of a text is searched again and again.
+_DECORATION = r"[\s*_`\"'“”]{0,20}"
 # "The answer is A dog" chooses nothing.
 _NO_ARTICLE = r"(?!(?<=\sA)\s+(?!because|since|as|and|for|which|with)[a-z])"
 
@@ -26,15 +27,16 @@ def find_letter(completion: str, letters: str) -> FoundAnswer:
     one = f"[{re.escape(letters)}]"
     label = rf"\(?(?P<letter>{one})(?![A-Za-z0-9'’])"
     text = completion.strip()
-    if found := re.fullmatch(rf"{_DECORATION}{label}{_DECORATION}[).:]*{_DECORATION}", text):
+    if found := re.fullmatch(rf"{_DECORATION}{label}{_DECORATION}[).:]{{0,5}}{_DECORATION}", text):
         return FoundAnswer(found["letter"], "letter")
     if boxes := find_boxes(text):
         content = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", boxes[-1][2])
         found = re.match(rf"\s*{label}", content)
         return FoundAnswer(found["letter"], "boxed") if found else FoundAnswer(None, "none")
     stated = re.compile(
-        r"(?i:(?:answer|choice|option)\b[^.\n]{0,30}?\s(?:is|would be)\s*:?|answer\s*[:：]|"
-        rf"答案(?:是|为|选|[:：])|选)(?i:\s*(?:option|choice))?{_DECORATION}{label}{_NO_ARTICLE}"
+        r"(?i:(?:answer|choice|option)\b[^.\n]{0,30}?\s(?:is|would be)\s{0,20}:?|"
+        r"answer\s{0,20}[:：]|答案(?:是|为|选|[:：])|选)(?i:\s{0,20}(?:option|choice))?"
+        rf"{_DECORATION}{label}{_NO_ARTICLE}"
     )
     if matches := list(stated.finditer(text)):
         return FoundAnswer(matches[-1]["letter"], "stated")

@@ -11,6 +11,7 @@ ends in Python's ``eval`` and is never used.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -19,17 +20,20 @@ import threading
 from typing import IO, Literal
 
 from posttrain.extras import require_extra
-from posttrain.grading.equivalence import formulas_equal
+from posttrain.grading.equivalence import compare_formulas
+from posttrain.grading.expressions import MOST_CHARACTERS
 
-Verdict = Literal["equal", "different", "timeout"]
-# Longer texts are no final answers, and take the parser minutes.
-_MOST_CHARACTERS = 600
+Judgement = Literal["equal", "different", "timeout", "error"]
 _START_SECONDS = 60.0
 _MOST_BYTES = 4 * 2**30
+_MOST_REMEMBERED = 10_000
 
 
 class FormulaGrader:
     """Compares formulas; to be used in a ``with`` block.
+
+    Most are settled without algebra and without a process. What has been judged is remembered: a
+    majority of samples gives the same answer, and one that hangs costs its time once.
 
     Args:
         seconds: Longest time for one comparison.
@@ -41,15 +45,18 @@ class FormulaGrader:
     def __init__(self, seconds: float = 10.0) -> None:
         require_extra("math_verify", "math")
         self.seconds = seconds
+        self.asked = 0
+        """Comparisons that took algebra."""
         self._worker: _Worker | None = None
+        self._known: dict[tuple[str, str], Judgement] = {}
 
     def __enter__(self) -> FormulaGrader:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop()
+        self.close()
 
-    def judge(self, answer: str, reference: str) -> Verdict:
+    def judge(self, answer: str, reference: str) -> Judgement:
         """Compare an answer with the reference.
 
         Args:
@@ -57,21 +64,32 @@ class FormulaGrader:
             reference: The right one.
 
         Returns:
-            ``equal``, ``different``, or ``timeout`` where the comparison had to be given up.
+            ``equal``, ``different``, ``timeout`` where the comparison had to be given up, or
+            ``error`` where the process ended under it, as for want of memory.
         """
-        if formulas_equal(answer, reference):
-            return "equal"
-        if max(len(answer), len(reference)) > _MOST_CHARACTERS:
-            return "different"
+        found = self._known.get((answer, reference))
+        if found is None:
+            equal = compare_formulas(answer, reference)
+            if equal is None and max(len(answer), len(reference)) <= MOST_CHARACTERS:
+                found = self._ask(answer, reference)
+            else:
+                found = "equal" if equal else "different"
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[answer, reference] = found
+        return found
+
+    def _ask(self, answer: str, reference: str) -> Judgement:
+        self.asked += 1
         if self._worker is None:
             self._worker = _Worker()
         found = self._worker.ask([answer, reference], self.seconds)
-        if found is None:
-            self._stop()
-            return "timeout"
-        return "equal" if found else "different"
+        if found in ("timeout", "error"):
+            self.close()
+        return found
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """End the process, if there is one; the next comparison starts another."""
         if self._worker:
             self._worker.stop()
             self._worker = None
@@ -102,23 +120,29 @@ class _Worker:
             self._answers.put(line)
         self._answers.put("")
 
-    def ask(self, question: list[str], seconds: float) -> bool | None:
-        """Return whether the two are equal; None where no answer came in time."""
+    def ask(self, question: list[str], seconds: float) -> Judgement:
+        """Compare two formulas; what the process does with them never takes longer."""
         try:
             if not self._ready:
                 self._ready = self._answers.get(timeout=_START_SECONDS) == "ready\n"
             self._questions.write(json.dumps(question) + "\n")
             self._questions.flush()
             answer = self._answers.get(timeout=seconds)
-        except (queue.Empty, OSError):
-            return None
-        return json.loads(answer) if answer else None
+        except queue.Empty:
+            return "timeout"
+        except OSError:
+            return "error"
+        if not answer:
+            return "error"
+        return "equal" if json.loads(answer) else "different"
 
     def stop(self) -> None:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
-        self._questions.close()
+        # What it had not read yet is lost with it.
+        with contextlib.suppress(BrokenPipeError):
+            self._questions.close()
         assert self._process.stdout
         self._process.stdout.close()
 

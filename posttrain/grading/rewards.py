@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from posttrain.grading.answers import STRICT_PARSES, find_math_answer, find_numeric_answer
-from posttrain.grading.equivalence import formulas_equal, numbers_equal, parse_number
+from posttrain.grading.answers import STRICT_PARSES
+from posttrain.grading.verdicts import Grader, Reference
+
+_GRADER = Grader("answer")
 
 
 def grade_answer(completion: str, reference: str) -> tuple[bool, bool]:
@@ -16,10 +18,5 @@ def grade_answer(completion: str, reference: str) -> tuple[bool, bool]:
     Returns:
         Whether the answer is right, and whether it was given in the form that was asked for.
     """
-    if parse_number(reference) is not None:
-        found = find_numeric_answer(completion)
-        right = found.text is not None and numbers_equal(found.text, reference)
-    else:
-        found = find_math_answer(completion)
-        right = found.text is not None and formulas_equal(found.text, reference)
-    return right, found.parse in STRICT_PARSES
+    verdict = _GRADER.grade(Reference(reference), completion)
+    return bool(verdict.correct), verdict.parse in STRICT_PARSES

@@ -41,7 +41,10 @@ from posttrain.training.verl_settings import (
 )
 
 # What the reward function needs, each of it by itself.
-_GRADING = ("answers", "equivalence", "rewards")
+_GRADING = (
+    *("answers", "choices", "equivalence", "expressions", "normalization", "numbers", "rewards"),
+    *("structures", "tool_calls", "values", "verdicts"),
+)
 _RUN = """\
 #!/usr/bin/env bash
 # Start this in the environment of verl {version}, on the head of the Ray cluster. Settings that

@@ -8,7 +8,7 @@ from __future__ import annotations
 from posttrain.data.formats.fields import other_fields, read_text
 from posttrain.data.records import Chat, Row, RowError
 from posttrain.grading.answers import find_boxes
-from posttrain.grading.equivalence import normalize_formula
+from posttrain.grading.normalization import join_thousands, normalize_formula
 
 _USED = frozenset(("problem", "solution", "normalized_answer"))
 
@@ -29,7 +29,7 @@ def convert_math(row: Row) -> Chat:
             "no final answer", "`solution` has no balanced \\boxed{...}, or an empty one"
         )
     reference = boxes[-1][2]
-    normalized = reference if reference.isdigit() else normalize_formula(reference) or reference
+    normalized = normalize_formula(join_thousands(reference)) or reference
     return Chat(
         ({"role": "user", "content": problem}, {"role": "assistant", "content": solution}),
         reference=reference,

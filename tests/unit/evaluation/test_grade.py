@@ -8,7 +8,8 @@ from posttrain.config.evaluation import (
     NumberTask,
     ToolCallTask,
 )
-from posttrain.evaluation.grade import Reference, open_grader
+from posttrain.evaluation.grade import open_grader
+from posttrain.grading.verdicts import Reference
 
 TOOL = {
     "name": "f",

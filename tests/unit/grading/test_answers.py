@@ -1,10 +1,17 @@
 import json
-from collections import Counter
+import time
 
 import pytest
 
-from posttrain.grading.answers import FoundAnswer, find_numeric_answer
-from posttrain.grading.equivalence import numbers_equal
+from posttrain.grading.answers import (
+    FoundAnswer,
+    find_boxes,
+    find_math_answer,
+    find_numeric_answer,
+    read_reference,
+)
+from posttrain.grading.choices import find_letter
+from posttrain.grading.numbers import numbers_equal
 
 MARKED = [
     ("3 + 4 = 7\n#### 7", "7"),
@@ -47,6 +54,11 @@ UNMARKED = [
 @pytest.mark.parametrize(("text", "number"), MARKED)
 def test_the_number_after_the_last_marker_is_the_answer(text, number):
     assert find_numeric_answer(text) == FoundAnswer(number, "marker")
+
+
+@pytest.mark.parametrize("text", ["72", " $72$.", "**72**", "$72", "72%\n"])
+def test_a_number_that_is_the_whole_text_stands_bare(text):
+    assert find_numeric_answer(text) == FoundAnswer("72", "bare")
 
 
 @pytest.mark.parametrize(("text", "number"), UNMARKED)
@@ -120,19 +132,97 @@ def test_every_gsm8k_reference_is_a_number_that_equals_itself(shared_data):
     assert len(lines) == 1319
 
 
-def test_verdicts_on_real_outputs_are_those_of_their_authors(shared_data):
-    """Measured: 6,552 of 6,556; no wrong answer is taken for right."""
-    path = shared_data / "grading" / "graded_outputs.jsonl"
-    if not path.is_file():
-        pytest.skip("no graded outputs beside the project")
-    counts: Counter[tuple[bool, bool]] = Counter()
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        row = json.loads(line) if line else {}
-        if row.get("dataset") != "gsm8k" or row.get("ambiguous"):
-            continue
-        found = find_numeric_answer(row["prediction"])
-        right = found.text is not None and numbers_equal(found.text, row["reference"])
-        counts[right, row["expected"]] += 1
-    assert sum(counts.values()) == 6556
-    assert counts[True, True] + counts[False, False] >= 6552
-    assert counts[True, False] == 0
+@pytest.mark.parametrize(
+    ("text", "answer", "parse"),
+    [
+        (r"so $\boxed{\frac{1}{2}}$.", r"\frac{1}{2}", "boxed"),
+        (r"\boxed{1}, wait: \boxed{2}", "2", "boxed"),
+        (r"$x=\boxed{1}$ and $x = \boxed{2}$", "1, 2", "boxed"),
+        (r"\boxed 7 apples", "7", "boxed"),
+        (r"\boxed{3} is wrong. Final Answer: The final answer is $4$. I hope it is correct.",
+         "4", "stated"),
+        ("Final Answer: The final answer is 65 cubic units. I hope it is correct.",
+         "65 cubic units", "stated"),
+        (r"The answer is \(\sqrt{2}\) metres.", r"\sqrt{2}", "stated"),
+        ("答案是 $3$。", "3", "stated"),
+        ("2 + 2\n#### 4", "4", "marker"),
+        ("Thus $x = 3$, and then $y = 5$ follows.", "y = 5", "last_expression"),
+        ("We get three and later 14 for it all.", "14", "last_expression"),
+        (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty, 2) \cup (3, \infty)", "bare"),
+        ("Final Answer: The largest $n$ is 34.", "34", "stated"),
+        (r"\boxed{(2, 2)} \quad \text{and} \quad \boxed{(6, 2)}", "(2, 2), (6, 2)", "boxed"),
+        (r"\($y_1 = \boxed{x} \) and \( y_2 = \boxed{2x} \)", "x, 2x", "boxed"),
+        (r"\boxed{10} and then \boxed{42}", "42", "boxed"),
+        (r"It costs \$5, so \[ x = 3 \] it is", "x = 3", "last_expression"),
+        ("Evelyn", "Evelyn", "bare"),
+    ],
+)  # fmt: skip
+def test_the_final_formula_is_found(text, answer, parse):
+    assert find_math_answer(text) == FoundAnswer(answer, parse)
+
+
+@pytest.mark.parametrize("text", ["", "I do not know the answer to this.", "\\boxed{"])
+def test_a_text_without_answer_gives_none(text):
+    assert find_math_answer(text).text in (None, "\\boxed{")
+
+
+def test_boxes_balance_their_braces_and_are_read_in_time():
+    assert find_boxes(r"\boxed{a\{b{c}} \boxed{x \fbox{7}")[0][2] == r"a\{b{c}"
+    assert [box[2] for box in find_boxes(r"\boxed{x \fbox{7}")] == ["7"]
+    started = time.perf_counter()
+    assert find_boxes(r"\boxed{" * 20_000) == []
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("$9$", "9"),
+        ("$125$ miles", "125"),
+        ("$1$ and $2$ and $3$", "1, 2, 3"),
+        (r"Hence it is $\boxed{20}$ percent.", "20"),
+        (r"\(\boxed{1}\) and \(\boxed{-2}\).", "1, -2"),
+        ("odd $n$", "odd $n$"),
+        (r"\frac12", r"\frac12"),
+    ],
+)
+def test_a_reference_is_read_out_of_its_frame(reference, answer):
+    assert read_reference(reference) == answer
+
+
+HOSTILE = {
+    "braces": "{" * 500_000,
+    "boxes": r"\boxed{" * 140_000,
+    "boxes in a row": r"\boxed{1}, " * 90_000,
+    "boxes far apart": (r"\boxed{1}" + " " * 5000) * 190,
+    "openers": r"\[" * 500_000,
+    "closers": r"\(" + r"\]" * 400_000,
+    "dollars": "$" * 1_000_001,
+    "groups": "111" + ",111" * 249_999 + "1",
+    "digits": "1" * 1_000_000,
+    "slashes": "1/" * 500_000,
+    "spaces": "the answer is" + " " * 1_000_000 + "x",
+    "lines": "answer" + "\n" * 1_000_000,
+    "statements": "answer is " * 100_000,
+    "hope": "Answer: 5" + ". " * 500_000 + "I hop",
+    "letters": "answer is " + "*" * 1_000_000 + "A",
+    "choice": "B" + "* " * 500_000 + "x",
+    "text": r"\boxed{" + r"\text{" * 160_000 + "}",
+    "markers": "#### " * 200_000,
+    "null bytes": "\x00" * 1_000_000,
+    "surrogates": "\ud800" * 1_000_000,
+    "thoughts": "<think>" * 140_000,
+    "code": "__import__('os').system('true') or " * 30_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "find",
+    [find_numeric_answer, find_math_answer, read_reference, lambda text: find_letter(text, "ABCD")],
+    ids=["number", "formula", "reference", "letter"],
+)
+def test_a_million_hostile_characters_are_searched_in_time(find, name):
+    started = time.process_time()
+    find(HOSTILE[name])
+    assert time.process_time() - started < 3

@@ -17,7 +17,11 @@ GRADED = [
     ("no number at all", "42", False, False),
     ("42 is wrong, it is 43", "42", False, False),
     (r"\boxed{\frac{1}{2}}", r"\frac12", True, True),
-    (r"The answer is $\frac{1}{2}$.", r"\frac12", True, False),
+    (r"The answer is $\frac{1}{2}$.", r"\frac12", True, True),
+    (r"Hence $x$ is half of it, $\frac{1}{2}$, as it was.", r"\frac12", True, False),
+    ("42", "42", True, True),
+    ("0.5", r"\frac12", True, True),
+    ("<think>#### 41</think>#### 42", "42", True, True),
     (r"\boxed{\frac{1}{3}}", r"\frac12", False, True),
     ("", r"\frac12", False, False),
 ]
