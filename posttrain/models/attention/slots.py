@@ -23,6 +23,8 @@ from posttrain.models.attention.call import align, scale_of, softcap_of
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 # Room of slots grows by so many tokens at once: each time, all of them are copied.
 _BLOCK = 128
+# What a CPU reads in the time that a call for one more slot takes.
+_TURN_BYTES = 128 * 1024
 
 
 class SlotCache:
@@ -118,6 +120,14 @@ class SlotCall:
         """L."""
         return max(self.lengths)
 
+    def is_uneven(self, query: Tensor, held: tuple[Tensor, Tensor]) -> bool:
+        """Whether it costs more to read all slots as far as the longest than to take turns."""
+        if query.device.type != "cpu":
+            return False
+        spare = len(self.lengths) * self.longest - sum(self.lengths)
+        a_token = sum(x.shape[1] * x.shape[3] * x.element_size() for x in held)
+        return spare * a_token > len(self.lengths) * _TURN_BYTES
+
 
 def attend_slots(
     module: nn.Module,
@@ -137,8 +147,8 @@ def attend_slots(
     query_TKGD = query[0].transpose(0, 1).unflatten(1, (key.shape[1], -1))
     reading = len(query_TKGD) > len(call.lengths)
     last_BKGD = query_TKGD[call.ends_B] if reading else query_TKGD
-    mask = _mask_slots(call, window, last_BKGD)
-    output, lse = _attend(last_BKGD, (keys_BKLD, values_BKLD), mask, scale, softcap)
+    held_BKLD = (keys_BKLD, values_BKLD)
+    output, lse = _attend_last(last_BKGD, held_BKLD, call, window, (scale, softcap))
     if reading:
         last, last_lse = output, lse
         output = last.new_empty((*query_TKGD.shape[:-1], last.shape[-1]))
@@ -157,6 +167,30 @@ def attend_slots(
     if (shared := call.cache.shared(module)) is not None:
         output = _join_shared(query_TKGD, shared, (output, lse), scale, softcap)
     return output.flatten(1, 2)[None], None
+
+
+def _attend_last(
+    query_BKGD: Tensor,
+    held_BKLD: tuple[Tensor, Tensor],
+    call: SlotCall,
+    window: int | None,
+    bending: tuple[float, float | None],
+) -> tuple[Tensor, Tensor]:
+    """Attend from the last token of each slot to what it holds.
+
+    In one call, which reads all slots as far as the longest goes; on a CPU, where that reads much
+    in vain, in a call for each.
+    """
+    if not call.is_uneven(query_BKGD, held_BKLD):
+        mask = _mask_slots(call, window, query_BKGD)
+        return _attend(query_BKGD, held_BKLD, mask, *bending)
+    parts = []
+    for slot, length in enumerate(call.lengths):
+        first = 0 if window is None else max(0, length - window)
+        held = [x[slot : slot + 1, :, first:length] for x in held_BKLD]
+        parts.append(_attend(query_BKGD[slot : slot + 1], (held[0], held[1]), None, *bending))
+    outputs, lses = zip(*parts, strict=True)
+    return torch.cat(outputs), torch.cat(lses)
 
 
 def _attend(

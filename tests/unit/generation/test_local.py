@@ -10,6 +10,7 @@ from posttrain.generation.generator import GenerationOptions, write_all
 from posttrain.generation.in_flight import write_in_flight
 from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.generation.static import write_static
+from posttrain.models.attention import slots
 from posttrain.models.tiny import ensure_tiny
 from tests.reference.test_padded_equality import UNPACKABLE, WINDOWED, build_model
 
@@ -247,13 +248,15 @@ def test_broken_weights_are_told(model, tiny_tokenizer, prompts, way):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_other_architectures_write_what_generate_writes(tiny_tokenizer, name):
+def test_other_architectures_write_what_generate_writes(tiny_tokenizer, name, monkeypatch):
     """Bent scores, windows, heads in groups, scaled embeddings; and one that cannot be packed."""
     model = build_other(name)
     random = torch.Generator().manual_seed(3)
     prompts = [torch.randint(5, 90, (n,), generator=random).tolist() for n in (3, 30, 9, 17, 4)]
     generator = TransformersGenerator(model, tiny_tokenizer, batch_size=2)
     found = write_all(generator, build_requests(prompts), GenerationOptions(20))
+    monkeypatch.setattr(slots, "_TURN_BYTES", -1)
+    assert write_all(generator, build_requests(prompts), GenerationOptions(20)) == found
     ends = find_end_ids(model, tiny_tokenizer)
     for prompt, completion in zip(prompts, found, strict=True):
         ids = torch.tensor([prompt])
@@ -266,3 +269,9 @@ def test_other_architectures_write_what_generate_writes(tiny_tokenizer, name):
 def test_what_waits_for_the_longest_says_why(tiny_tokenizer, capsys):
     TransformersGenerator(build_other("falcon_mamba"), tiny_tokenizer, batch_size=2)
     assert "wait for their longest: its layers" in capsys.readouterr().err
+
+
+def test_slots_one_by_one_and_all_at_once_give_the_same(model, tiny_tokenizer, prompts, monkeypatch):
+    together = write(model, tiny_tokenizer, prompts)
+    monkeypatch.setattr(slots, "_TURN_BYTES", -1)
+    assert write(model, tiny_tokenizer, prompts) == together
