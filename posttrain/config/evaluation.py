@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from posttrain.config.base import Config, ConfigPath, ModelName, StageName
 from posttrain.config.data import TaskData
+from posttrain.config.generation import GeneratorConfig, TransformersBackEnd
 from posttrain.config.items import ItemChecks
 from posttrain.config.model import ComputeConfig
 from posttrain.config.prompts import PromptText
@@ -313,6 +314,8 @@ class EvaluateStage(Config):
     """Training stage whose model to measure, or `base`; the latest one where absent."""
     compare_to: StageName | None = None
     """Earlier evaluate stage on the same problems; the paired difference is reported."""
+    generator: GeneratorConfig = TransformersBackEnd()
+    """What writes the answers; tasks that score given text need the model itself."""
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -330,6 +333,8 @@ class EvaluateCommand(Config):
     out: ConfigPath | None = None
     """Folder of the results; where absent, `measured` in the run's or stage's folder, and
     `runs/NAME/measured` for any other model."""
+    generator: GeneratorConfig = TransformersBackEnd()
+    """What writes the answers; tasks that score given text need the model itself."""
     compute: ComputeConfig = ComputeConfig()
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""

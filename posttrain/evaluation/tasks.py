@@ -14,6 +14,7 @@ from posttrain.config.evaluation import (
     ModelNeed,
     PerplexityTask,
 )
+from posttrain.config.generation import GeneratorConfig, TransformersBackEnd
 from posttrain.config.model import ModelConfig
 from posttrain.evaluation.answers import check_answers, run_answers
 from posttrain.evaluation.choice import build_trees, run_likelihood
@@ -21,6 +22,8 @@ from posttrain.evaluation.export import write_evaluation
 from posttrain.evaluation.items import check_items, describe_items, evaluate_items
 from posttrain.evaluation.perplexity import encode_documents, read_documents, run_perplexity
 from posttrain.evaluation.problems import read_problems
+from posttrain.generation.back_ends import is_back_end, load_back_end
+from posttrain.generation.generator import Generator
 from posttrain.generation.local import TransformersGenerator
 from posttrain.models.attention import register_attention
 from posttrain.models.attention.choose import settle_attention
@@ -28,8 +31,18 @@ from posttrain.models.load import load_base_config, load_model
 from posttrain.models.output_layer import check_scorable
 from posttrain.models.packed import prepare_packed
 
+_IN_THIS_PROCESS = TransformersBackEnd()
 
-def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device: str) -> Any:
+
+def load_task_model(
+    config: ModelConfig,
+    need: ModelNeed,
+    *,
+    dtype: str,
+    device: str,
+    generator: GeneratorConfig = _IN_THIS_PROCESS,
+    tokenizer: Any = None,
+) -> Any:
     """Load a model for the tasks that need the same of it.
 
     Args:
@@ -38,9 +51,11 @@ def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device:
             packed attention, where it can be packed; ``nothing``: not at all.
         dtype: Of the weights.
         device: ``cpu`` or ``cuda``.
+        generator: What writes, where something is to be written.
+        tokenizer: The model's; of other back ends than transformers.
 
     Returns:
-        The model on the device, in evaluation mode.
+        The model on the device, in evaluation mode, or the back end that writes in its place.
 
     Raises:
         CheckpointError: It cannot be read.
@@ -48,6 +63,8 @@ def load_task_model(config: ModelConfig, need: ModelNeed, *, dtype: str, device:
     """
     if need == "nothing":
         return None
+    if need == "generate" and not isinstance(generator, TransformersBackEnd):
+        return load_back_end(generator, config, tokenizer, dtype=dtype)
     if need == "generate":
         return load_model(config, attention="sdpa", dtype=dtype).to(device)
     register_attention()
@@ -130,7 +147,11 @@ def run_task(
     else:
         assert isinstance(task, AnswerTask)
         identity = model_identity or model_name
-        generator = TransformersGenerator(model, tokenizer, batch_size=task.batch_size)
+        if is_back_end(model):
+            generator: Generator = model
+            about["generator"] = model.about
+        else:
+            generator = TransformersGenerator(model, tokenizer, batch_size=task.batch_size)
         summary, records = run_answers(task, generator, tokenizer, folder, model_identity=identity)
     results = {**about, **summary}
     write_evaluation(folder, results, records)

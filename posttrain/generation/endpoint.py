@@ -60,6 +60,8 @@ class EndpointGenerator:
         self._key = os.environ.get(settings.key_variable, "")
         self.model = settings.model or asyncio.run(self._find_model())
         """What the endpoint calls the model."""
+        self.about = {"backend": "openai", "address": settings.address, "model": self.model}
+        """For the results."""
 
     def generate(
         self, requests: Sequence[GenerationRequest], options: GenerationOptions

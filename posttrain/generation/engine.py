@@ -22,8 +22,8 @@ class VllmGenerator:
     Args:
         settings: Of the engine.
         model: What to load; an adapter's folder brings its base model by itself.
+        tokenizer: Its tokenizer.
         dtype: Of the weights, such as ``bfloat16``.
-        end_ids: Tokens that end a turn.
 
     Raises:
         MissingExtraError: vLLM is not installed.
@@ -31,10 +31,13 @@ class VllmGenerator:
     """
 
     def __init__(
-        self, settings: VllmBackEnd, model: ModelConfig, *, dtype: str, end_ids: Sequence[int]
+        self, settings: VllmBackEnd, model: ModelConfig, tokenizer: Any, *, dtype: str
     ) -> None:
         self._vllm = require_extra("vllm", "vllm")
-        self._end_ids = list(end_ids)
+        # The engine knows the model's own end tokens; a recipe's tokenizer may have another.
+        self._end_ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.about = {"backend": "vllm", "version": str(self._vllm.__version__)}
+        """For the results."""
         place = find_model(model.path)
         self._adapter, adapter_settings = None, {}
         if is_adapter(place):

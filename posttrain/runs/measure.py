@@ -75,13 +75,15 @@ def _measure(
     settings: EvaluateCommand, model: ModelConfig, out: Path, compute: Compute
 ) -> list[dict[str, Any]]:
     from posttrain.evaluation.tasks import check_task, load_task_model, run_task
+    from posttrain.generation.back_ends import check_back_end
     from posttrain.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(model)
+    check_back_end(settings.generator)
     for task in settings.tasks:
         check_task(task, tokenizer)
     dtype = "bfloat16" if compute.precision == "bf16" else "float32"
-    identity = [identify_model(model), dtype]
+    identity = [identify_model(model), dtype, settings.generator.model_dump(mode="json")]
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "lineage.json", {"model": model.path})
@@ -90,7 +92,14 @@ def _measure(
     for task in sorted(settings.tasks, key=lambda task: task.needs):
         if loaded != task.needs:
             held = None  # before the next one is loaded
-            held = load_task_model(model, task.needs, dtype=dtype, device=compute.device)
+            held = load_task_model(
+                model,
+                task.needs,
+                dtype=dtype,
+                device=compute.device,
+                generator=settings.generator,
+                tokenizer=tokenizer,
+            )
             loaded = task.needs
         found[task.label] = run_task(
             task,

@@ -14,12 +14,14 @@ from posttrain.runs.progress import Progress
 
 def _check(stage: EvaluateStage, progress: Progress) -> None:
     from posttrain.evaluation.tasks import check_task
+    from posttrain.generation.back_ends import check_back_end
     from posttrain.models.load import load_base_config, load_tokenizer
     from posttrain.models.vocabulary import check_vocabulary
 
     model = progress.model_for(stage)
     tokenizer = load_tokenizer(model)
     check_vocabulary(tokenizer, load_base_config(model), model.path)
+    check_back_end(stage.generator)
     for task in stage.tasks:
         check_task(task, tokenizer)
 
@@ -44,7 +46,14 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     for task in sorted(stage.tasks, key=lambda task: task.needs):
         if loaded != task.needs:
             model = None  # before the next one is loaded
-            model = load_task_model(config, task.needs, dtype=dtype, device=context.compute.device)
+            model = load_task_model(
+                config,
+                task.needs,
+                dtype=dtype,
+                device=context.compute.device,
+                generator=stage.generator,
+                tokenizer=tokenizer,
+            )
             loaded = task.needs
         place = folder / task.label
         results = run_task(

@@ -8,8 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from posttrain.config.evaluation import NumberTask
 from posttrain.config.generation import OpenAIBackEnd
+from posttrain.config.model import ModelConfig
 from posttrain.errors import ConfigError, PosttrainError
+from posttrain.evaluation.tasks import load_task_model, run_task
 from posttrain.generation.endpoint import EndpointGenerator
 from posttrain.generation.generator import GenerationOptions, GenerationRequest, write_all
 from posttrain.grading.tool_calls import parse_tool_calls
@@ -42,6 +45,9 @@ class FaultyServer(ThreadingHTTPServer):
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
         self.address = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request, client_address):
+        """Whoever has given up waiting is no error."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -240,3 +246,28 @@ def test_writing_that_is_cut_short_sends_no_more(serve):
     steps.close()
     time.sleep(0.3)
     assert len(server.seen) < 10
+
+
+def test_a_task_keeps_what_was_answered_and_tells_what_was_not(serve, tmp_path, tiny_tokenizer):
+    server = serve({"cats?": [BUSY] * 9, "dogs?": [{"body": answer("So \\boxed{7}.")}]})
+    rows = [{"question": f"How many {what}?", "answer": "#### 7"} for what in ("dogs", "cats")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = NumberTask(kind="number", data={"path": tmp_path / "rows.jsonl"})
+    settings = OpenAIBackEnd(
+        backend="openai", address=server.address, tries=2, retry_seconds=0.01, concurrency=1
+    )
+    held = load_task_model(
+        ModelConfig(path="tiny"),
+        task.needs,
+        dtype="float32",
+        device="cpu",
+        generator=settings,
+        tokenizer=tiny_tokenizer,
+    )
+    results = run_task(task, held, tiny_tokenizer, tmp_path / "out", model_name="tiny")
+    assert (results["correct"], results["scored"], results["unscored"]) == (1, 1, 1)
+    assert results["generator"]["model"] == "first"
+    lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(r["correct"], r["error"]) for r in records] == [(True, None), (None, "unanswered")]
+    assert "429" in records[1]["failure"]

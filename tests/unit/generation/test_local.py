@@ -271,7 +271,9 @@ def test_what_waits_for_the_longest_says_why(tiny_tokenizer, capsys):
     assert "wait for their longest: its layers" in capsys.readouterr().err
 
 
-def test_slots_one_by_one_and_all_at_once_give_the_same(model, tiny_tokenizer, prompts, monkeypatch):
+def test_slots_one_by_one_and_all_at_once_give_the_same(
+    model, tiny_tokenizer, prompts, monkeypatch
+):
     together = write(model, tiny_tokenizer, prompts)
     monkeypatch.setattr(slots, "_TURN_BYTES", -1)
     assert write(model, tiny_tokenizer, prompts) == together
