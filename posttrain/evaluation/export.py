@@ -99,6 +99,13 @@ def build_markdown(results: Mapping[str, Any]) -> str:
     """
     lines = [f"# {results['name']}", "", _headline(results), ""]
     lines += build_markdown_table(("figure", "value"), _figures(results))
+    if passing := results.get("pass_at_k"):
+        sampled = [
+            (k, _percent_of(passing[k]), _percent_of(results["majority"][k]), str(one["problems"]))
+            for k, one in passing.items()
+        ]
+        lines += ["", "## Several samples", ""]
+        lines += build_markdown_table(("k", "pass@k", "majority of k", "problems"), sampled)
     if errors := results.get("errors"):
         lines += ["", "## Mistakes", ""]
         lines += build_markdown_table(
@@ -129,15 +136,19 @@ def _headline(results: Mapping[str, Any]) -> str:
 
 
 def _figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    apart = ("errors", "groups", "comparison", "name")
+    apart = ("errors", "groups", "comparison", "name", "pass_at_k", "majority")
     return [(name, _show(value)) for name, value in results.items() if name not in apart]
 
 
 def _percent(score: Mapping[str, Any]) -> str:
+    return _percent_of({**score, "value": score["accuracy"]})
+
+
+def _percent_of(score: Mapping[str, Any]) -> str:
     if score["interval"] is None:
         return "unknown: nothing could be scored"
     low, high = score["interval"]
-    return f"{score['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+    return f"{score['value']:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _show(value: Any) -> str:

@@ -15,7 +15,13 @@ from typing import Any
 
 from posttrain.errors import DataError
 from posttrain.evaluation.grade import find_best
-from posttrain.evaluation.statistics import estimate_ratio, wilson_interval
+from posttrain.evaluation.scores import (
+    count_verdicts,
+    measure_lengths,
+    score_samples,
+    score_strict,
+)
+from posttrain.evaluation.statistics import estimate_ratio
 from posttrain.files import load_jsonl
 
 
@@ -109,14 +115,15 @@ def summarize(records: Sequence[GradedRecord]) -> dict[str, Any]:
 
     Returns:
         Accuracy with its 95 % interval, strict accuracy (only answers in the form asked for),
-        error classes, sub-scores and lengths.
+        error classes, sub-scores and lengths; of several samples of a problem also pass@k and
+        majority votes.
     """
-    strict = [record.strict for record in records if record.strict is not None]
     return {
         **summarize_verdicts(records),
-        "strict_accuracy": sum(strict) / len(strict) if strict else None,
+        **score_strict(records),
+        **score_samples(records),
         "truncated": sum(not record.finished for record in records),
-        "mean_completion_tokens": sum(r.completion_tokens for r in records) / len(records),
+        **measure_lengths(records),
     }
 
 
@@ -125,13 +132,13 @@ def summarize_verdicts(records: Sequence[GradedRecord]) -> dict[str, Any]:
 
     What is unscored is counted apart, and is no part of any accuracy.
     """
-    whole = _count(records)
+    whole = count_verdicts(records)
     groups: dict[str, dict[str, list[GradedRecord]]] = {}
     for record in records:
         for name, value in record.groups.items():
             groups.setdefault(name, {}).setdefault(value, []).append(record)
     scores = {
-        name: {value: _count(members) for value, members in sorted(found.items())}
+        name: {value: count_verdicts(members) for value, members in sorted(found.items())}
         for name, found in groups.items()
         if len(found) > 1
     }
@@ -155,19 +162,6 @@ def summarize_choices(records: Sequence[GradedRecord]) -> dict[str, Any]:
             name: sum(find_best(r.options, key) == r.reference for r in records) / len(records)
             for name, key in by.items()
         },
-    }
-
-
-def _count(records: Sequence[GradedRecord]) -> dict[str, Any]:
-    marks = [record.correct for record in records if record.correct is not None]
-    correct = sum(marks)
-    return {
-        "problems": len({record.id for record in records}),
-        "scored": len(marks),
-        "unscored": len(records) - len(marks),
-        "correct": correct,
-        "accuracy": correct / len(marks) if marks else None,
-        "interval": list(wilson_interval(correct, len(marks))) if marks else None,
     }
 
 

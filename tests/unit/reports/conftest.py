@@ -45,7 +45,6 @@ def make_results(name, records, **changes):
         "model": "tiny",
         "problems": len(records),
         "correct": correct,
-        "strict": correct,
         "accuracy": correct / len(records),
         "interval": [0.111, 0.222],
         "errors": {"wrong value": len(records) - correct},
