@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from posttrain.evaluation.statistics import estimate_share, majority_at_k, pass_at_k
-from posttrain.grading.equivalence import normalize_formula, parse_number
+from posttrain.grading.normalization import normalize_formula
+from posttrain.grading.numbers import parse_number
 
 
 class Judged(Protocol):
