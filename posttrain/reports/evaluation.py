@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from posttrain.errors import DataError
-from posttrain.evaluation.statistics import wilson_interval
+from posttrain.evaluation.comparisons import estimate_side, group_samples
 from posttrain.reports import accounting, formatting
 from posttrain.reports.browser import build_browser
 from posttrain.reports.folders import Row, TaskFolder, load_run, load_task
@@ -176,11 +176,11 @@ def _describe_strict(results: Row, records: Sequence[Row]) -> str:
     if value is None:
         return ""
     shown = formatting.format_percent(value)
-    marks = [bool(record["strict"]) for record in records if record.get("strict") is not None]
-    # Samples of one problem are no independent answers.
-    if not marks or results.get("samples", 1) > 1:
+    problems = group_samples(record for record in records if record.get("strict") is not None)
+    if not problems:
         return shown
-    return f"{shown} ({formatting.format_interval(wilson_interval(sum(marks), len(marks)))})"
+    found = estimate_side(list(problems.values()), lambda answers: answers.mean("strict") or 0.0)
+    return f"{shown} ({formatting.format_interval(found.interval)})" if found.interval else shown
 
 
 def _groups(results: Row) -> list[tuple[str, Row]]:

@@ -38,7 +38,9 @@ def items_of(html):
 @pytest.fixture
 def records(build):
     return [
-        build.make_record(n, n % 3 > 0, groups={"level": f"Level {n % 2}", "科目": "数论 & <b>"})
+        build.make_record(
+            n, n % 3 > 0, strict=n % 3 > 0, groups={"level": f"Level {n % 2}", "科目": "数论 & <b>"}
+        )
         for n in range(1, 61)
     ]
 
@@ -55,11 +57,12 @@ def test_figures_are_those_of_the_results(tmp_path, build, records):
         assert f"{shown}{formatting.format_percent(one['accuracy'])} {interval}" in page
     ((error, count),) = results["errors"].items()
     assert f"{error} {count} 100.0 %" in page
-    assert f"{formatting.format_percent(results['strict_accuracy'])} strictly" in page
+    assert results["strict_accuracy"] == 40 / 60
+    assert f"66.7 % ({formatting.format_interval((low, high))}) strictly" in page
 
 
 def test_unscored_answers_and_samples_are_told_and_in_no_share(tmp_path, build, records):
-    rows = [{**row, "strict": bool(row["correct"])} for row in records]
+    rows = [{**row, "strict": row["correct"]} for row in records]
     write(build, tmp_path, rows, scored=55, unscored=5, correct=33, value=0.6)
     page = plain(build_evaluation_page(tmp_path).read_text(encoding="utf-8"))
     assert "33 of 55 right; 5 unscored, in no number" in page
