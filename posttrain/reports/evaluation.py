@@ -11,7 +11,6 @@ from typing import Any
 from markupsafe import Markup
 
 from posttrain.errors import DataError
-from posttrain.evaluation.comparisons import estimate_side, group_samples
 from posttrain.reports import accounting, formatting
 from posttrain.reports.browser import build_browser
 from posttrain.reports.folders import Row, TaskFolder, load_run, load_task
@@ -24,7 +23,7 @@ _COLOURS = {"right": 2, "wrong": 1, "truncated": 3, "unscored": 0}
 _SHOWN = {
     "task", "name", "model", "data", "settings", "metric", "value", "interval",
     "higher_is_better", "errors", "groups", "comparison", "problems", "correct", "accuracy",
-    "scored", "unscored", "samples", "strict_accuracy",
+    "scored", "unscored", "samples", "strict_accuracy", "strict_interval", "pass_at_k", "majority",
 }  # fmt: skip
 
 
@@ -116,7 +115,8 @@ def _collect(task: TaskFolder) -> dict[str, Any]:
         "value": "–" if value is None else formatting.format_score(metric, value),
         "interval": formatting.format_score_interval(metric, results.get("interval")),
         "amount": _describe_amount(results, metric),
-        "strict": _describe_strict(results, records),
+        "samplings": _list_samplings(results),
+        "strict": _describe_strict(results),
         "share": value if formatting.is_share(metric) else None,
         "figures": _list_figures(results, nested=False),
         "more_figures": _list_figures(results, nested=True),
@@ -170,17 +170,29 @@ def _describe_amount(results: Row, metric: str) -> str:
     return "; ".join(parts)
 
 
-def _describe_strict(results: Row, records: Sequence[Row]) -> str:
+def _describe_strict(results: Row) -> str:
     """Share of right answers in the form asked for; empty where no form was asked for."""
     value = results.get("strict_accuracy")
-    if value is None:
-        return ""
-    shown = formatting.format_percent(value)
-    problems = group_samples(record for record in records if record.get("strict") is not None)
-    if not problems:
-        return shown
-    found = estimate_side(list(problems.values()), lambda answers: answers.mean("strict") or 0.0)
-    return f"{shown} ({formatting.format_interval(found.interval)})" if found.interval else shown
+    return "" if value is None else _with_interval(value, results.get("strict_interval"))
+
+
+def _with_interval(share: float, interval: Sequence[float] | None) -> str:
+    shown = formatting.format_percent(share)
+    return f"{shown} ({formatting.format_interval(interval)})" if interval else shown
+
+
+def _list_samplings(results: Row) -> list[tuple[str, str, str, str]]:
+    """What several samples of a problem come to: k, pass@k, majority of k, problems."""
+    passing, winning = results.get("pass_at_k") or {}, results.get("majority") or {}
+    return [
+        (
+            k,
+            _with_interval(one["value"], one["interval"]),
+            _with_interval(winning[k]["value"], winning[k]["interval"]),
+            formatting.format_count(one["problems"]),
+        )
+        for k, one in passing.items()
+    ]
 
 
 def _groups(results: Row) -> list[tuple[str, Row]]:

@@ -67,9 +67,12 @@ def test_unscored_answers_and_samples_are_told_and_in_no_share(tmp_path, build, 
     page = plain(build_evaluation_page(tmp_path).read_text(encoding="utf-8"))
     assert "33 of 55 right; 5 unscored, in no number" in page
     assert f"({formatting.format_interval(wilson_interval(40, 60))}) strictly" in page
-    write(build, tmp_path, rows, scored=55, samples=3, correct=33)
+    sampled = [{**row, "sample": n} for row in rows for n in (0, 1, 2)]
+    results = write(build, tmp_path, sampled)
     page = plain(build_evaluation_page(tmp_path).read_text(encoding="utf-8"))
-    assert "60 problems with 3 answers each" in page
+    assert "120 of 180 right; 60 problems with 3 answers each" in page
+    interval = formatting.format_interval(results["pass_at_k"]["2"]["interval"])
+    assert f"2 66.7 % ({interval}) 66.7 % (" in page
 
 
 def test_stated_results_are_shown_even_where_records_say_otherwise(tmp_path, build, records):
