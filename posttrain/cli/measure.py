@@ -28,6 +28,7 @@ def add_commands(app: typer.Typer) -> None:
                 "posttrain evaluate runs/demo --tasks gsm8k,arc tasks.gsm8k.data.limit=200",
                 "posttrain evaluate runs/demo --harness arc_easy,hellaswag harness.limit=200",
                 "posttrain evaluate tiny --harness mine harness.tasks_folder=my-tasks",
+                "posttrain evaluate runs/demo --opencompass opencompass.engine=vllm",
             ),
         ),
         (
@@ -83,12 +84,22 @@ def evaluate(
             "run, a model folder, or a hub id.",
         ),
     ] = None,
+    opencompass: Annotated[
+        bool,
+        typer.Option(
+            "--opencompass",
+            help="Write the model's entry for OpenCompass instead; RECIPE as with --harness.",
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe's evaluation stages on the models that exist, or tasks on any model."""
-    if tasks is not None and harness is not None:
-        raise ConfigError(
-            "--tasks and --harness are two evaluations", hint="run one, then the other"
-        )
+    if (tasks is not None) + (harness is not None) + opencompass > 1:
+        raise ConfigError("--tasks, --harness and --opencompass: give one of them")
+    if opencompass:
+        from posttrain.runs.opencompass import describe_to_opencompass
+
+        describe_to_opencompass(str(recipe), overrides or [])
+        return
     if tasks is not None:
         from posttrain.runs.measure import evaluate_model
 

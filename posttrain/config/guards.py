@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from posttrain.config.base import Config
+from posttrain.config.exams import TrainingEvaluation
 from posttrain.config.keeping import HIGHER_IS_BETTER, KeepBestConfig
 
 
@@ -35,8 +36,9 @@ class EarlyStoppingConfig(Config):
     """Stop where validation no longer gets better; it is measured at every checkpoint."""
 
     metric: str | None = None
-    """Of the validation, without `validation_`, such as `loss` or `pair_accuracy`; that of
-    `keep_best` where absent. It says which checkpoint is best where `keep_best` does not."""
+    """Of the validation, without `validation_`, such as `loss` or `pair_accuracy`, or of
+    `evaluation`, such as `gsm8k/accuracy`; that of `keep_best` where absent. It says which
+    checkpoint is best where `keep_best` does not."""
     patience: PositiveInt = 3
     """Validations in a row without a better one."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
@@ -49,6 +51,8 @@ class GuardedStage(Config):
     # What is measured on validation data; the first says which checkpoint is best.
     validation_metrics: ClassVar[tuple[str, ...]]
 
+    evaluation: TrainingEvaluation | None = None
+    """Tasks that the model in training is measured on; none where absent."""
     keep_best: KeepBestConfig = KeepBestConfig()
     """Best checkpoints to keep besides."""
     on_nonfinite: Literal["stop", "rollback"] = "stop"
@@ -68,22 +72,39 @@ class GuardedStage(Config):
     `[vision_tower]`; any other such weight stops the stage."""
 
     @property
+    def measured(self) -> dict[str, bool | None]:
+        """What is measured at checkpoints, and whether more of it is better; None: not known."""
+        own = {name: HIGHER_IS_BETTER.get(name) for name in self.validation_metrics}
+        return {**own, **(self.evaluation.metrics if self.evaluation else {})}
+
+    @property
     def watched(self) -> str:
-        """Validation metric that stops the stage early."""
+        """Metric that stops the stage early."""
         stopping = self.early_stopping
-        return (stopping and stopping.metric) or self.ranked_by
+        return self.name_metric((stopping and stopping.metric) or self.ranked_by)
 
     @property
     def ranked_by(self) -> str:
-        """Validation metric that says which checkpoint is best."""
+        """Metric that says which checkpoint is best."""
         stopping = self.early_stopping
         chosen = self.keep_best.metric or (stopping and stopping.metric)
-        return chosen or self.validation_metrics[0]
+        return self.name_metric(chosen or self.validation_metrics[0])
+
+    def name_metric(self, metric: str) -> str:
+        """Return a metric's whole name: one that validation lacks is that of the only such task."""
+        if metric in self.measured:
+            return metric
+        found = [name for name in self.measured if name.endswith(f"/{metric}")]
+        return found[0] if len(found) == 1 else metric
+
+    def needs_validation(self, metric: str) -> bool:
+        """Whether a metric is measured on validation data, and not on tasks."""
+        return self.name_metric(metric) in self.validation_metrics
 
     def is_higher_better(self, metric: str) -> bool:
-        """Whether more of a validation metric is better."""
+        """Whether more of a metric is better."""
         told = self.keep_best.higher_is_better if metric == self.ranked_by else None
-        return HIGHER_IS_BETTER[metric] if told is None else told
+        return bool(self.measured[metric] if told is None else told)
 
     @property
     def keeps_best(self) -> bool:
@@ -104,13 +125,13 @@ class GuardedStage(Config):
             (ranking, self.ranked_by),
             ("early_stopping.metric", self.watched),
         ):
-            if metric not in self.validation_metrics:
+            if metric not in self.measured:
                 raise ValueError(
-                    f"{key}: `{metric}` is not measured; "
-                    f"there is: {', '.join(self.validation_metrics)}"
+                    f"{key}: `{metric}` is not measured; there is: {', '.join(self.measured)}"
                 )
-            ranked = self.keep_best if metric == self.keep_best.metric else None
-            if metric not in HIGHER_IS_BETTER and (
+            named = self.keep_best.metric and self.name_metric(self.keep_best.metric)
+            ranked = self.keep_best if metric == named else None
+            if self.measured[metric] is None and (
                 ranked is None or ranked.higher_is_better is None
             ):
                 raise ValueError(

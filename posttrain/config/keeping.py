@@ -29,8 +29,9 @@ class KeepBestConfig(Config):
 
     metric: str | None = None
     """Validation metric, as `metrics.jsonl` calls it without `validation_`: `loss`, `perplexity`,
-    `token_accuracy`, `pair_accuracy`, `margin`, `reward`, `accuracy`, ...; where absent `loss`, of
-    `grpo` and `ppo` `reward`."""
+    `token_accuracy`, `pair_accuracy`, `margin`, `reward`, `accuracy`, ...; or a task's of
+    `evaluation`: `gsm8k/accuracy`, or `accuracy` alone where one task has it and validation has
+    not. Where absent `loss`, of `grpo` and `ppo` `reward`."""
     count: PositiveInt = 1
     """How many; the link `best` points to the best of them."""
     higher_is_better: bool | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -223,7 +224,8 @@ def _describe(problem: Any, document: Document, source: str, root: type[BaseMode
     kind, message = problem["type"], problem["msg"]
     if kind == "extra_forbidden":
         known = list(model.model_fields) if model else []
-        near = find_inside(model, str(key[-1])) if model else []
+        meant = getattr(model, "meant_by", {}).get(str(key[-1]))
+        near = [meant] if meant else find_inside(model, str(key[-1])) if model else []
         near += difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
         typed = where.startswith("command line")
@@ -249,6 +251,11 @@ def _describe(problem: Any, document: Document, source: str, root: type[BaseMode
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) else ""
     label = f"`{name}`: " if name else ""
+    if kind == "literal_error" and isinstance(given, str):
+        words = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        near = [word for word in words if given.startswith(word)]  # `adamw_torch` is `adamw`
+        near += difflib.get_close_matches(given, words, n=1, cutoff=0.5)
+        shown += f"; did you mean `{near[0]}`?" if near else ""
     return f"{where}: {label}{message}{shown}"
 
 

@@ -47,6 +47,30 @@ class TrainingStage(OptimizerConfig, GuardedStage):
     keep_last: PositiveInt = 3
     """Newest checkpoints to keep."""
 
+    @model_validator(mode="after")
+    def _check_judge(self) -> TrainingStage:
+        data = getattr(self, "data", None)  # each kind of stage has its own kind
+        held = data is None or data.split.validation or data.validation_sources
+        judging = {"early_stopping": self.watched} if self.early_stopping else {}
+        judging |= {"final_model: best": self.ranked_by} if self.keeps_best else {}
+        for key, metric in judging.items():
+            if not held and self.needs_validation(metric):
+                raise ValueError(
+                    f"`{key}` looks at validation {metric}, and there are no validation rows; set "
+                    "`data.split`, as `split: {validation: 0.05}`, or `data.validation_sources`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_evaluation(self) -> TrainingStage:
+        every = self.evaluation.every_steps if self.evaluation else None
+        if every and every % self.save_every_steps:
+            raise ValueError(
+                f"`evaluation.every_steps` ({every}) must be a multiple of `save_every_steps` "
+                f"({self.save_every_steps}): tasks are measured at checkpoints"
+            )
+        return self
+
 
 class FixedDataStage(TrainingStage):
     """Training on rows that are there before it starts."""
@@ -120,6 +144,8 @@ class MlmStage(FixedDataStage):
 
     stage: Literal["mlm"]
     name: StageName = "mlm"
+    evaluation: None = None
+    """An encoder answers no tasks."""
     data: TextDataConfig
     mask: MaskConfig = MaskConfig()
     """What is hidden; `mask: 0.3` is its share."""
@@ -132,6 +158,8 @@ class RewardStage(FixedDataStage):
 
     stage: Literal["reward"]
     name: StageName = "reward"
+    evaluation: None = None
+    """A reward model answers no tasks."""
     data: PreferenceDataConfig
 
 
@@ -183,6 +211,9 @@ class RewardsConfig(Config):
 class OnlineStage(TrainingStage):
     """Training on answers that the model writes as it learns."""
 
+    # Keys of the other stages, and what there is in their place.
+    meant_by: ClassVar[dict[str, str]] = {"steps": "rollouts", "epochs": "rollouts"}
+
     validation_metrics = ("reward", "accuracy")
 
     data: PromptDataConfig
@@ -227,6 +258,12 @@ class OnlineStage(TrainingStage):
     def all_steps(self) -> int:
         """Optimizer steps of the whole stage."""
         return self.rollouts * self.updates_per_rollout * self.passes_per_rollout
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> OnlineStage:
+        if self.evaluation and self.engine == "verl":
+            raise ValueError("`evaluation` works with `engine: local` alone")
+        return self
 
     @model_validator(mode="after")
     def _check_updates(self) -> OnlineStage:

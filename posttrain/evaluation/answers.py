@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from posttrain.generation.generator import (
     GenerationRequest,
     Generator,
 )
-from posttrain.grading.verdicts import Verdict
+from posttrain.grading.verdicts import Grade, Verdict
 from posttrain.logs import Progress
 
 _FLUSH_SECONDS = 0.2
@@ -30,7 +30,7 @@ _FLUSH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """One answer that is wanted."""
 
     name: str
@@ -41,6 +41,7 @@ class _Asked:
 
     @property
     def key(self) -> tuple[str, int]:
+        """That of its record."""
         return self.name, self.sample
 
 
@@ -64,7 +65,7 @@ def run_answers(
     Raises:
         DataError: A problem is unusable, or the template refuses one.
     """
-    asked = _ask(task, tokenizer)
+    asked = ask_problems(task, tokenizer)
     told = [[a.name, a.token_ids, a.problem.reference, a.problem.expected] for a in asked]
     with (
         open_grader(task) as grade,
@@ -80,14 +81,7 @@ def run_answers(
         started = time.perf_counter()
         fresh: list[GradedRecord] = []
         with _Batches(journal) as batches:
-            for number, completion in generator.generate(
-                [_request(task, one) for one in rest], _read_options(task)
-            ):
-                one = rest[number]
-                verdict = UNANSWERED
-                if completion.failure is None:
-                    verdict = grade(one.problem.graded_by, completion.text, completion.finished)
-                record = _record(one, completion, verdict)
+            for record in write_answers(task, rest, generator, grade):
                 batches.add(record)
                 fresh.append(record)
                 progress.update(len(done) + len(fresh))
@@ -117,18 +111,49 @@ def check_answers(task: AnswerTask, tokenizer: Any) -> None:
         DataError: A problem is unusable, or the template refuses one.
         MissingExtraError: The grader needs a package that is not installed.
     """
-    _ask(task, tokenizer)
+    ask_problems(task, tokenizer)
     with open_grader(task):
         pass
 
 
-def _ask(task: AnswerTask, tokenizer: Any) -> list[_Asked]:
+def write_answers(
+    task: AnswerTask, asked: Sequence[Asked], generator: Generator, grade: Grade
+) -> Iterator[GradedRecord]:
+    """Write answers and grade each as it comes.
+
+    Args:
+        task: How to write.
+        asked: The answers that are wanted, some of those of ``ask_problems``.
+        generator: Writes them.
+        grade: From ``open_grader``.
+
+    Yields:
+        Their records, in the order in which they are finished.
+    """
+    requests = [_request(task, one) for one in asked]
+    for number, completion in generator.generate(requests, _read_options(task)):
+        verdict = UNANSWERED
+        if completion.failure is None:
+            reference = asked[number].problem.graded_by
+            verdict = grade(reference, completion.text, completion.finished)
+        yield _record(asked[number], completion, verdict)
+
+
+def ask_problems(task: AnswerTask, tokenizer: Any) -> list[Asked]:
+    """Read, put and encode all problems.
+
+    Returns:
+        Every answer that is wanted: those to one problem side by side.
+
+    Raises:
+        DataError: A problem is unusable, or the template refuses one.
+    """
     problems = read_problems(task)
     prompts = build_prompts(task, problems, lambda source: read_problems(task, source))
     encoded = encode_prompts(problems, prompts, tokenizer)
     names = name_origins(problem.origin for problem in problems)
     return [
-        _Asked(name, sample, problem, prompt, ids)
+        Asked(name, sample, problem, prompt, ids)
         for name, problem, prompt, ids in zip(names, problems, prompts, encoded, strict=True)
         for sample in range(task.samples)
     ]
@@ -180,7 +205,7 @@ class _Batches:
         self._newest = time.monotonic()
 
 
-def _request(task: AnswerTask, one: _Asked) -> GenerationRequest:
+def _request(task: AnswerTask, one: Asked) -> GenerationRequest:
     return GenerationRequest(
         tuple(one.token_ids),
         one.prompt.messages if one.prompt.text is None else None,
@@ -195,7 +220,7 @@ def _read_options(task: AnswerTask) -> GenerationOptions:
     )
 
 
-def _record(one: _Asked, completion: Completion, verdict: Verdict) -> GradedRecord:
+def _record(one: Asked, completion: Completion, verdict: Verdict) -> GradedRecord:
     problem = one.problem
     choice = problem.choice
     options = zip(choice.letters, choice.options, strict=True) if choice else ()

@@ -98,6 +98,8 @@ def build_markdown(results: Mapping[str, Any]) -> str:
         comparison where there is one.
     """
     lines = [f"# {results['name']}", "", _headline(results), ""]
+    if template := results.get("template"):
+        lines += [describe_template(template), ""]
     lines += build_markdown_table(("figure", "value"), _figures(results))
     if passing := results.get("pass_at_k"):
         sampled = [
@@ -135,8 +137,25 @@ def _headline(results: Mapping[str, Any]) -> str:
     return f"**{results['metric'].capitalize()} {results['value']:.4g}**{shown}"
 
 
+def describe_template(template: Mapping[str, Any]) -> str:
+    """Say whether a model was asked in the form that it was trained in.
+
+    Args:
+        template: ``used`` and ``trained``, digests of chat templates or None, and ``same``.
+    """
+    used, trained = (template[side] and template[side][:12] for side in ("used", "trained"))
+    if template["same"]:
+        return f"Chat template: {used}, the one that the model was trained with."
+    if template["same"] is None:
+        return f"Chat template: {used or 'none'}; whether it was trained with it is unknown."
+    return (
+        f"**Chat template: {used or 'none'}, and the model was trained with {trained}: the score "
+        "may be lower for that alone.**"
+    )
+
+
 def _figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    apart = ("errors", "groups", "comparison", "name", "pass_at_k", "majority")
+    apart = ("errors", "groups", "comparison", "name", "pass_at_k", "majority", "template")
     return [(name, _show(value)) for name, value in results.items() if name not in apart]
 
 

@@ -22,12 +22,13 @@ from jinja2 import TemplateError
 
 from posttrain.config.harness import HarnessConfig
 from posttrain.errors import ConfigError, DataError
-from posttrain.evaluation.export import write_evaluation
+from posttrain.evaluation.export import describe_template, write_evaluation
 from posttrain.evaluation.harness_results import read_results, read_scores
 from posttrain.extras import require_extra
 from posttrain.files import write_json, write_text
 from posttrain.logs import Progress, say
 from posttrain.models.load import settle_offline
+from posttrain.models.trained_template import compare_templates, digest_template
 from posttrain.runtime import find_package_versions, set_seed
 
 EXTRA = "harness"
@@ -200,6 +201,8 @@ def evaluate_tasks(
             f"model {model_name}: its tokenizer has no chat template",
             hint="set harness.chat_template=false",
         )
+    used = digest_template(tokenizer) if config.chat_template else None
+    template = compare_templates(model_name, used)
     set_seed(config.seed)
     started = time.perf_counter()
     wrapped = _wrap_model(config, model, tokenizer)
@@ -223,6 +226,7 @@ def evaluate_tasks(
         "task": "harness",
         "model": model_name,
         "settings": config.model_dump(mode="json", exclude={"tasks", "stage", "name"}),
+        "template": template,
         "versions": {**find_package_versions(), **_harness_versions()},
         "seconds": time.perf_counter() - started,
     }
@@ -277,12 +281,15 @@ def _wrap_model(config: HarnessConfig, model: Any, tokenizer: Any) -> Any:
     tasks.tqdm = partial(require_extra("tqdm", EXTRA).tqdm, disable=True)
     # It warns that a loaded model ignores settings of loading.
     logging.getLogger(HFLM.__module__).setLevel(logging.ERROR)
+    # It would tie weights, which are tied; an adapter's rows stand where it looks for the whole.
+    model.tie_weights = lambda *_args, **_kwargs: None
     wrapped = HFLM(
         pretrained=model,
         tokenizer=tokenizer,
         batch_size=config.batch_size,
         max_length=config.max_tokens,
     )
+    del model.tie_weights
     logging.getLogger(HFLM.__module__).setLevel(logging.NOTSET)
     for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
         setattr(wrapped, kind, _tell_progress(wrapped, getattr(wrapped, kind)))
@@ -345,6 +352,7 @@ def build_summary(whole: Mapping[str, Any]) -> str:
             shown = f"{bounds[0]:.4g} to {bounds[1]:.4g}" if bounds else ""
             better = "higher" if score["higher_is_better"] else "lower"
             lines.append(f"| {name} | {key} | {score['value']:.4g} | {shown} | {better} |")
+    lines += ["", describe_template(whole["template"])]
     versions = ", ".join(f"{name} {version}" for name, version in whole["versions"].items())
     lines += ["", f"Versions: {versions}"]
     lines += [f"Warning: {line}" for line in whole["warnings"]]

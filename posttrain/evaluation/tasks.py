@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from posttrain.models.attention.choose import settle_attention
 from posttrain.models.load import load_base_config, load_model
 from posttrain.models.output_layer import check_scorable
 from posttrain.models.packed import prepare_packed
+from posttrain.models.trained_template import compare_templates, digest_template
 
 _IN_THIS_PROCESS = TransformersBackEnd()
 
@@ -101,6 +102,25 @@ def check_task(task: BaseTask, tokenizer: Any) -> None:
         check_answers(task, tokenizer)
 
 
+def compare_template(
+    model: ModelConfig, tokenizer: Any, generator: GeneratorConfig
+) -> dict[str, Any] | None:
+    """Hold the chat template in use to the one that a model was trained with.
+
+    Returns:
+        As of ``compare_templates``; None where an endpoint answers, with a template of its own and
+        perhaps another model.
+    """
+    if generator.backend == "openai":
+        return None
+    return compare_templates(model.path, digest_template(tokenizer))
+
+
+def puts_chats(task: BaseTask) -> bool:
+    """Whether a task puts its problems to the model by the chat template."""
+    return isinstance(task, AnswerTask) and getattr(task, "context", "chat") == "chat"
+
+
 def run_task(
     task: BaseTask,
     model: Any,
@@ -109,6 +129,7 @@ def run_task(
     *,
     model_name: str,
     model_identity: Any = None,
+    template: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a model on a task.
 
@@ -120,6 +141,7 @@ def run_task(
         model_name: For the results.
         model_identity: What tells the model from another, so that answers of one are never gone on
             with by another; its name where absent.
+        template: For the results of a task that puts chats, from ``compare_template``.
 
     Returns:
         The contents of ``results.json``: ``metric``, ``value``, ``interval`` (None where there is
@@ -136,6 +158,7 @@ def run_task(
         "model": model_name,
         "data": str(task.data.path),
         "settings": task.model_dump(mode="json", exclude={"kind", "task", "name", "data"}),
+        **({"template": dict(template)} if template and puts_chats(task) else {}),
     }
     if isinstance(task, ItemsTask):
         assert task.data.path is not None

@@ -41,6 +41,7 @@ from posttrain.models.load import (
     load_tokenizer,
 )
 from posttrain.models.lora import merge_into
+from posttrain.models.trained_template import find_trained_template, write_trained_template
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest relative difference of logits that rounding the weights explains."""
@@ -122,6 +123,7 @@ def merge_adapter(
             "answers": comparison.answers,
         }
         write_json(folder / "merge.json", result)
+        write_trained_template(folder, find_trained_template(place))
         sync_folder(folder)
         check_served_by(folder)
         write_manifest(folder, {"made_by": "posttrain merge", "inputs": digest})

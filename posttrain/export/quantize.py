@@ -31,6 +31,7 @@ from posttrain.models.load import (
     load_model,
     load_tokenizer,
 )
+from posttrain.models.trained_template import find_trained_template, write_trained_template
 from posttrain.runtime import require_extra
 
 _WINDOW_TOKENS = 512
@@ -143,6 +144,7 @@ def _quantize_whole(
         }
         _check_price(result, settings)
         write_json(folder / "quantization.json", result)
+        write_trained_template(folder, find_trained_template(source.path))
         write_manifest(folder, {"made_by": "posttrain quantize", "inputs": digest})
     return result
 

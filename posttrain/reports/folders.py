@@ -46,7 +46,7 @@ class Metrics:
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Return steps and values of ``key``, finite ones only."""
-        points = self.validation if key.startswith("validation_") else self.training
+        points = self.validation if is_measured(key) else self.training
         found = [(p["step"], p[key]) for p in points if _is_finite(p.get(key))]
         return [float(step) for step, _ in found], [float(value) for _, value in found]
 
@@ -191,7 +191,7 @@ def build_metrics(lines: Iterable[Row]) -> Metrics:
         step = line.get("step")
         if not isinstance(step, int | float):
             continue
-        if any(name.startswith("validation_") for name in line):
+        if any(map(is_measured, line)):
             _drop_from(validation, step)
             validation.append(line)
         if "loss" in line or "learning_rate" in line:
@@ -199,6 +199,11 @@ def build_metrics(lines: Iterable[Row]) -> Metrics:
             _drop_from(validation, step + 1)
             training.append(line)
     return Metrics(tuple(training), tuple(validation))
+
+
+def is_measured(key: str) -> bool:
+    """Whether a metric is of validation data or of a task, such as ``gsm8k/accuracy``."""
+    return key.startswith("validation_") or "/" in key
 
 
 def _drop_from(points: list[Row], step: float) -> None:

@@ -71,6 +71,10 @@ def build_training(stage: StageFolder, config: Row) -> TrainingView:
             unit = " (nats per token)" if key == "loss" and stage.kind in _PER_TOKEN else ""
             zero = key in _FROM_ZERO
             plots.append(figures.draw_lines(title + unit, lines, percent=percent, from_zero=zero))
+    for key in _list_task_scores(stage):
+        line = figures.Line("in training", *stage.metrics.series(key), sparse=True)
+        percent = key.endswith("/accuracy")
+        plots.append(figures.draw_lines(f"Task {key}", [line], percent=percent, from_zero=percent))
     thinned = len(stage.metrics.training) > figures.MOST_POINTS
     return TrainingView(stage, list(_list_training_facts(stage, config)), plots, thinned)
 
@@ -126,6 +130,22 @@ def _list_measures(stage: StageFolder) -> Iterator[tuple[str, str]]:
         if values:
             text = formatting.format_percent(values[-1]) if percent else f"{values[-1]:.3f}"
             yield name, text
+    for key in _list_task_scores(stage):
+        yield f"{key}, last in training", _describe_score(stage, key)
+
+
+def _list_task_scores(stage: StageFolder) -> list[str]:
+    """Scores of tasks that the model was measured on in training, as ``gsm8k/accuracy``."""
+    keys = dict.fromkeys(key for line in stage.metrics.validation for key in line)
+    return [key for key in keys if key.endswith(("/accuracy", "/perplexity"))]
+
+
+def _describe_score(stage: StageFolder, key: str) -> str:
+    metric = key.rpartition("/")[2]
+    last = [line for line in stage.metrics.validation if key in line][-1]
+    bounds = [last[name] for name in (f"{key}_low", f"{key}_high") if name in last]
+    interval = formatting.format_score_interval(metric, bounds or None)
+    return f"{formatting.format_score(metric, last[key])} ({interval})"
 
 
 _MEASURES = (

@@ -24,6 +24,7 @@ def chat_with(config: ChatConfig) -> None:
     from posttrain.data.tokens import encode_rendered
     from posttrain.generation.endings import find_end_ids
     from posttrain.models.load import load_model, load_tokenizer
+    from posttrain.models.trained_template import compare_templates, digest_template
     from posttrain.runtime import set_seed
 
     source = ModelConfig(
@@ -31,6 +32,7 @@ def chat_with(config: ChatConfig) -> None:
     )
     tokenizer = load_tokenizer(source)
     renderer = ChatRenderer(tokenizer)
+    compare_templates(source.path, digest_template(tokenizer))
     model = load_model(source, attention="sdpa", dtype="float32")
     set_seed(config.seed)
     say(f"talking to {source.path}; an empty line or Ctrl-D ends")

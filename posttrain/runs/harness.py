@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from posttrain.config.harness import HarnessCommand, HarnessConfig
-from posttrain.config.load import build_settings, load_recipe
 from posttrain.config.model import ModelConfig
-from posttrain.config.recipe import MODEL_STAGES, Recipe
-from posttrain.errors import CheckpointError
 from posttrain.files import move_aside, write_errors
 from posttrain.logs import say, show
 from posttrain.reports import formatting
 from posttrain.reports.terminal import build_table, to_text
-from posttrain.runs.find import find_latest_model
-from posttrain.runs.folder import run_folder
+from posttrain.runs.targets import settle_target
 from posttrain.runtime import Compute, choose_compute
-
-_FOLDER = "harness"
 
 
 def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
@@ -40,20 +33,10 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     """
     from posttrain.evaluation.harness import check_tasks
 
-    values: dict[str, Any] = {"harness": {"tasks": tasks}}
-    if Path(target).suffix.lower() in (".yaml", ".yml"):
-        ours = [text for text in overrides if text.startswith(("harness.", "out="))]
-        recipe = load_recipe(Path(target), [text for text in overrides if text not in ours])
-        model = find_recipe_model(recipe)
-        values |= {"model": model.path, "compute": recipe.compute.model_dump(mode="json")}
-        settings = build_settings(HarnessCommand, values, ours)
-        out = settings.out or run_folder(recipe) / _FOLDER
-    else:
-        settings = build_settings(HarnessCommand, {"model": target, **values}, overrides)
-        model = ModelConfig(
-            path=find_latest_model(settings.model), trust_remote_code=settings.trust_remote_code
-        )
-        out = settings.out or choose_folder(settings.model, model.path, _FOLDER)
+    values = {"harness": {"tasks": tasks}}
+    settings, model, out = settle_target(
+        HarnessCommand, "harness", values, target, overrides, folder="harness"
+    )
     wanted = settings.compute
     compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
     compute.apply()
@@ -64,37 +47,6 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     show(render_scores(run_harness(settings.harness, model, out, compute)))
     say(f"results: {out}")
     return out
-
-
-def find_recipe_model(recipe: Recipe) -> ModelConfig:
-    """Find the newest model that a recipe's run has made; its own where no stage makes one.
-
-    Raises:
-        CheckpointError: No stage has made one yet.
-    """
-    if not any(stage.stage in MODEL_STAGES for stage in recipe.stages):
-        return recipe.model
-    folder = run_folder(recipe)
-    path = find_latest_model(str(folder))
-    if path == str(folder):
-        raise CheckpointError(
-            f"{folder}: this recipe has made no model yet",
-            hint="train it first, or give the model itself instead of the recipe",
-        )
-    return ModelConfig(path=path, trust_remote_code=recipe.model.trust_remote_code)
-
-
-def choose_folder(name: str, model: str, folder: str) -> Path:
-    """Find the place of a model's results: beside what a run has made, or among all runs.
-
-    Args:
-        name: The run, stage or model as it was given.
-        model: The model that was found for it.
-        folder: What to call the results.
-    """
-    if name != model or (Path(name).parent / "stage.json").is_file():
-        return Path(name).absolute() / folder
-    return Path(os.environ.get("POSTTRAIN_RUNS") or "runs").absolute() / Path(name).name / folder
 
 
 def run_harness(

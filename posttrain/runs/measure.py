@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config.evaluation import EvaluateCommand
-from posttrain.config.load import build_settings, load_recipe
 from posttrain.config.model import ModelConfig
 from posttrain.errors import InterruptedRunError
 from posttrain.files import write_errors, write_json
@@ -15,13 +14,9 @@ from posttrain.logs import say, show
 from posttrain.reports import formatting
 from posttrain.reports.evaluation import build_evaluation_page
 from posttrain.reports.terminal import build_table, to_text
-from posttrain.runs.find import find_latest_model, identify_model
-from posttrain.runs.folder import run_folder
-from posttrain.runs.harness import choose_folder, find_recipe_model
+from posttrain.runs.find import identify_model
+from posttrain.runs.targets import settle_target
 from posttrain.runtime import Compute, choose_compute
-
-_FOLDER = "measured"
-_OURS = ("tasks.", "out=")
 
 
 def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: str) -> Path:
@@ -42,19 +37,9 @@ def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: s
     """
     named = [{"task": name.strip()} for name in tasks.split(",") if name.strip()]
     values: dict[str, Any] = {"tasks": named}
-    if Path(target).suffix.lower() in (".yaml", ".yml"):
-        ours = [text for text in overrides if text.startswith(_OURS)]
-        recipe = load_recipe(Path(target), [text for text in overrides if text not in ours])
-        model = find_recipe_model(recipe)
-        values |= {"model": model.path, "compute": recipe.compute.model_dump(mode="json")}
-        settings = build_settings(EvaluateCommand, values, ours)
-        out = settings.out or run_folder(recipe) / _FOLDER
-    else:
-        settings = build_settings(EvaluateCommand, {"model": target, **values}, overrides)
-        model = ModelConfig(
-            path=find_latest_model(settings.model), trust_remote_code=settings.trust_remote_code
-        )
-        out = settings.out or choose_folder(settings.model, model.path, _FOLDER)
+    settings, model, out = settle_target(
+        EvaluateCommand, "tasks", values, target, overrides, folder="measured"
+    )
     wanted = settings.compute
     compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
     compute.apply()
@@ -74,7 +59,7 @@ def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: s
 def _measure(
     settings: EvaluateCommand, model: ModelConfig, out: Path, compute: Compute
 ) -> list[dict[str, Any]]:
-    from posttrain.evaluation.tasks import check_task, load_task_model, run_task
+    from posttrain.evaluation.tasks import check_task, compare_template, load_task_model, run_task
     from posttrain.generation.back_ends import check_back_end
     from posttrain.models.load import load_tokenizer
 
@@ -87,6 +72,7 @@ def _measure(
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "lineage.json", {"model": model.path})
+    template = compare_template(model, tokenizer, settings.generator)
     found: dict[str, dict[str, Any]] = {}
     loaded, held = "", None
     for task in sorted(settings.tasks, key=lambda task: task.needs):
@@ -108,6 +94,7 @@ def _measure(
             out / task.label,
             model_name=model.path,
             model_identity=identity,
+            template=template,
         )
     return [found[task.label] for task in settings.tasks]
 

@@ -176,7 +176,8 @@ def _evaluation_sets(progress: Progress) -> Iterator[SourceConfig]:
     """Yield the problems of the recipe's evaluate stages: each set once, as far as it is used."""
     found: dict[str, SourceConfig] = {}
     for stage in progress.recipe.stages:
-        for task in getattr(stage, "tasks", ()):
+        measured = getattr(stage, "evaluation", None) or stage
+        for task in getattr(measured, "tasks", ()):
             source = getattr(task, "data", None)
             if not isinstance(source, SourceConfig) or isinstance(task, ItemsTask):
                 continue
@@ -260,9 +261,14 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
 
 def _find_effectless(stage: Stage) -> set[str]:
     """Settings without effect; where validation decides, not those of when and what it measures."""
-    if getattr(stage, "early_stopping", None) or getattr(stage, "keeps_best", False):
+    if isinstance(stage, TrainingStage) and _is_judged(stage):
         return _WITHOUT_EFFECT - {"save_every_steps", "keep_best"}
     return _WITHOUT_EFFECT
+
+
+def _is_judged(stage: TrainingStage) -> bool:
+    """Whether what is measured in training decides about the model that a stage leaves."""
+    return bool(stage.early_stopping) or stage.keeps_best
 
 
 def _without_reports(stage: Stage) -> Stage:
@@ -270,6 +276,8 @@ def _without_reports(stage: Stage) -> Stage:
 
     An evaluation stage that is added to a recipe must not have its models trained again.
     """
+    if isinstance(stage, TrainingStage) and not _is_judged(stage):
+        stage = stage.model_copy(update={"evaluation": None})
     data = getattr(stage, "data", None)
     if not isinstance(data, DataConfig):
         return stage

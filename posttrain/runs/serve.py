@@ -86,6 +86,7 @@ def check_exposure(host: str, api_key: str | None) -> None:
 
 def _load(config: ServeConfig) -> tuple[Any, Any]:
     from posttrain.models.load import load_model, load_tokenizer
+    from posttrain.models.trained_template import compare_templates, digest_template
 
     compute = choose_compute(config.device, "fp32", config.threads)
     compute.apply()
@@ -99,6 +100,8 @@ def _load(config: ServeConfig) -> tuple[Any, Any]:
     )
     tokenizer = load_tokenizer(source)
     model = load_model(source, attention="sdpa", dtype=dtype).to(compute.device)
+    if tokenizer.chat_template:
+        compare_templates(source.path, digest_template(tokenizer))
     say(f"loaded {source.path} as {dtype} on {compute.device}, {compute.threads} threads")
     return model, tokenizer
 

@@ -31,18 +31,20 @@ def verify_folder(folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: no {MANIFEST} found here", hint="give a run, a checkpoint or a model"
         )
-    damages = []
+    damages: list[str] = []
     for place in places:
         found = list(list_damage(place))
         damages += [f"{place}: {damage}" for damage in found]
-        show("\n".join(f"{place}: {d}" for d in found) if found else f"{place}: {_describe(place)}")
+        if not found:
+            show(f"{place}: {_describe(place)}")
     for link in _find_broken_links(folder):
         damages.append(f"{link}: points to {link.readlink()}, which is not there")
-        show(damages[-1])
     for record in sorted(folder.rglob(RECORD)):
         url, missing = list_missing(record.parent) or ("", {})
         for name, reason in missing.items():
             show(f"{record.parent.parent / name}: not at {url}: {reason}")
+    for damage in damages[1:]:  # the first one is in the message
+        show(damage)
     if damages:
         more = f" (and {len(damages) - 1} more, above)" if len(damages) > 1 else ""
         raise VerificationError(

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from posttrain.checkpoints import FoundCheckpoint, find_checkpoint, write_manifest
+from posttrain.config.data import TextDataConfig
 from posttrain.devices import find_peak
 from posttrain.errors import CheckpointError, InterruptedRunError
 from posttrain.files import digest_file, load_jsonl, publish_folder
 from posttrain.logs import say
+from posttrain.models.trained_template import digest_template, find_trained_template
 from posttrain.runtime import is_main_process, world_size
 from posttrain.tracking import open_recorder
 from posttrain.training.arguments import build_arguments
@@ -158,7 +160,7 @@ def _attempt(
         steps=course.schedule.steps,
         seed=job.recipe.seed,
         save_steps=course.save_every_steps,
-        validate=course.validation is not None,
+        validate=course.validation is not None or job.exam is not None,
         deepspeed=build_deepspeed(job.recipe.parallel),
     )
     if guards.stopped_early:
@@ -179,7 +181,9 @@ def _attempt(
             budget=TokenBudget(job.folder, job.stage.batch_tokens),
             guards=guards,
             gauges=Gauges(model, find_peak(job.compute)),
+            exam=job.exam,
         )
+        trainer.trained_template = _find_template(job, tokenizer)
         try:
             trainer.train(resume_from_checkpoint=str(found.path) if found.path else None)
         except AbandonedError:
@@ -189,6 +193,13 @@ def _attempt(
             saver.finish(None)
             raise
     return trainer
+
+
+def _find_template(job: TrainingJob, tokenizer: Any) -> str | None:
+    """Digest of the chat template that the model learns; plain text leaves what it has learned."""
+    if isinstance(job.stage.data, TextDataConfig):
+        return find_trained_template(job.recipe.model.path)
+    return digest_template(tokenizer)
 
 
 def _open_uploader(job: TrainingJob) -> Uploader | None:
@@ -335,7 +346,7 @@ def _find_validation(job: TrainingJob, step: int | None) -> dict[str, float]:
     """Figures of the last validation, which an earlier attempt may have made; or of a step."""
     path = job.folder / "metrics.jsonl"
     for row in reversed(load_jsonl(path) if path.is_file() else []):
-        found = {n: v for n, v in row.items() if n.startswith("validation_")}
+        found = {n: v for n, v in row.items() if n.startswith("validation_") or "/" in n}
         if found and step in (None, row["step"]):
             return found
     return {}

@@ -10,12 +10,15 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from posttrain.checkpoints import check_intact, checkpoint_name, save_errors
 from posttrain.errors import CheckpointError
+from posttrain.models.trained_template import write_trained_template
 from posttrain.training.saving import Saver
 
 
 class ModelFiles(Trainer):
     """The part of the trainer that deals with weights on the disk."""
 
+    trained_template: str | None = None
+    """Digest of the chat template that the model learns; None where that is not known."""
     apart: tuple[str, ...] = ()
     """Starts of the names of weights that are kept in files of their own."""
     saver: Saver
@@ -48,6 +51,8 @@ class ModelFiles(Trainer):
         """
         with save_errors(folder.parent):
             self.save_model(str(folder), _internal_call=True)
+        if self.args.should_save:
+            write_trained_template(folder, self.trained_template)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint without all weights; transformers would only warn, of tied ones too.

@@ -26,10 +26,11 @@ from posttrain.runtime import world_size
 from posttrain.training.data import load_data
 from posttrain.training.fit import Course, fit
 from posttrain.training.guards.policy import check_sampler
+from posttrain.training.lending import lend
 from posttrain.training.model import build_model
 from posttrain.training.policy import PolicyObjective
 from posttrain.training.rewards import Rewards
-from posttrain.training.rollouts import SIDE_BY_SIDE, check_room, writing
+from posttrain.training.rollouts import SIDE_BY_SIDE, check_room
 from posttrain.training.rounds import Rounds
 from posttrain.training.stage import TrainingJob, TrainingSummary
 from posttrain.training.trainer import PackedTrainer
@@ -160,7 +161,7 @@ class OnlineTrainer(PackedTrainer):
         store: ExampleStore = self.eval_dataset
         numbers = range(len(store))
         prompts = [store.example(index)[0] for index in numbers]
-        with self.stop.cutting(), writing(self.model), self.accelerator.autocast():
+        with self.stop.cutting(), lend(self.model, writing=True), self.accelerator.autocast():
             completions = write_all(
                 TransformersGenerator(self.model, self.processing_class, batch_size=SIDE_BY_SIDE),
                 build_requests([prompt.tolist() for prompt in prompts]),

@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from posttrain.config.model import ParallelConfig
 from posttrain.errors import ConfigError
 from posttrain.extras import require_extra
 from posttrain.runtime import is_launched, is_main_process
+
+_Item = TypeVar("_Item")
 
 
 class StepBatches(Dataset[dict[str, Any]]):
@@ -90,6 +92,15 @@ def _reduce(values: list[float], operation: Any) -> list[float]:
     dist.all_reduce(reduced, op=operation)
     found: list[float] = reduced.tolist()
     return found
+
+
+def gather_over_processes(items: list[_Item]) -> list[_Item]:
+    """Join what all processes have, in their order; every process gets all of it."""
+    if not dist.is_initialized():
+        return items
+    parts: list[list[_Item]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
 
 
 def average_gradients(model: torch.nn.Module) -> None:

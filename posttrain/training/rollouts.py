@@ -5,8 +5,7 @@ Letters: N completion tokens of a batch, L tokens of one completion.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,8 @@ from posttrain.errors import ConfigError
 from posttrain.generation.generator import Completion, GenerationOptions, write_all
 from posttrain.generation.local import TransformersGenerator, build_requests
 from posttrain.layout import NO_PARENT, Segment, build_batch
-from posttrain.models.padded import takes_rows
 from posttrain.training.batches import to_tensors
+from posttrain.training.lending import lend
 
 SIDE_BY_SIDE = 256
 """Answers written at once."""
@@ -98,28 +97,10 @@ def write_samples(
     """
     groups = [number for number in range(len(prompts)) for _ in range(completions)]
     requests = build_requests([prompts[group].tolist() for group in groups], seed)
-    with writing(model):
+    with lend(model, writing=True):
         generator = TransformersGenerator(model, tokenizer, batch_size=SIDE_BY_SIDE)
         written = write_all(generator, requests, GenerationOptions(max_new_tokens, temperature))
     return list(zip(groups, written, strict=True))
-
-
-@contextlib.contextmanager
-def writing(model: Any) -> Iterator[None]:
-    """Let a model in training write: plain attention with a cache, no dropout."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    attention = inner.config._attn_implementation
-    was_training = model.training
-    packed = not takes_rows(inner)
-    if packed:
-        inner.set_attn_implementation("sdpa")
-    model.eval()
-    try:
-        yield
-    finally:
-        if packed:
-            inner.set_attn_implementation(attention)
-        model.train(was_training)
 
 
 def pack_samples(samples: Sequence[Sample], batch_tokens: int) -> list[dict[str, Any]]:

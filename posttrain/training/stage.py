@@ -5,10 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from posttrain.config.recipe import Recipe
 from posttrain.runtime import Compute
+
+
+class Exam(Protocol):
+    """Measures the model in training on tasks."""
+
+    def is_due(self, step: int, last: int, save_steps: int) -> bool:
+        """Whether it is measured after a step, where there is a checkpoint.
+
+        Args:
+            step: Optimizer steps done.
+            last: Those of the whole stage.
+            save_steps: Those between two checkpoints.
+        """
+
+    def measure(self, model: Any, step: int, check: Callable[[], None]) -> dict[str, float]:
+        """Measure a model and leave the answers beside the stage's metrics.
+
+        Args:
+            model: In evaluation mode; all processes hold the same one.
+            step: Optimizer steps done.
+            check: Called now and then by all processes alike; raises where the run shall stop.
+
+        Returns:
+            ``task/metric`` -> value, the same in all processes.
+        """
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,8 @@ class TrainingJob:
     planned_trainable: int | None = None
     """Parameters that the settings mean to be trained, counted without the model; None where that
     is not known."""
+    exam: Exam | None = None
+    """Tasks that the model is measured on at checkpoints."""
     instead: Callable[..., Any] | None = None
     """What is done with job, model, tokenizer and course in the place of training."""
 

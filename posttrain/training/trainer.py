@@ -10,7 +10,6 @@ measured (`evaluate`), a checkpoint written (`_save_checkpoint`).
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,19 +30,15 @@ from posttrain.training.guards.gradients import check_gradients, check_norm
 from posttrain.training.guards.rollback import SpoiltStepError
 from posttrain.training.guards.watch import Guards
 from posttrain.training.interrupt import AbandonedError, StopRequest
-from posttrain.training.model_files import ModelFiles
-from posttrain.training.objective import BatchResult, LanguageObjective, Objective
-from posttrain.training.processes import (
-    StepBatches,
-    any_process,
-    average_gradients,
-    sum_over_processes,
-)
+from posttrain.training.measuring import MeasuringTrainer
+from posttrain.training.objective import BatchResult, Objective
+from posttrain.training.processes import any_process, average_gradients, sum_over_processes
 from posttrain.training.saving import Saver
-from posttrain.training.watch import Clock, StepWatch, Window, describe_metrics, describe_step
+from posttrain.training.stage import Exam
+from posttrain.training.watch import Clock, StepWatch, Window, describe_step
 
 
-class PackedTrainer(ModelFiles):
+class PackedTrainer(MeasuringTrainer):
     """Trains a prepared model on packed batches.
 
     Args:
@@ -61,6 +56,7 @@ class PackedTrainer(ModelFiles):
         budget: Most tokens that are computed at once.
         guards: Look at every step.
         gauges: Measure how well the device is used; nothing does where absent.
+        exam: Tasks that the model is measured on beside the validation.
     """
 
     may_vanish = False
@@ -83,13 +79,14 @@ class PackedTrainer(ModelFiles):
         budget: TokenBudget,
         guards: Guards,
         gauges: Gauges | None = None,
+        exam: Exam | None = None,
     ) -> None:
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model=model,
             args=args,
             train_dataset=dataset,
-            eval_dataset=validation,
+            eval_dataset=validation if validation is not None else (),
             data_collator=take_only,
             processing_class=tokenizer,
             callbacks=[StepWatch(stop, saver, self._start, self.may_stop), guards],
@@ -108,6 +105,7 @@ class PackedTrainer(ModelFiles):
         self.budget = budget
         self.guards = guards
         self.gauges = gauges
+        self.exam = exam
         self.saver = saver
         self.stop = stop
         self.clock = Clock(recorder.seconds_before, recorder.step_seconds_before)
@@ -318,61 +316,13 @@ class PackedTrainer(ModelFiles):
         self._first_step = self._logged_step = self.state.global_step
         self._window = Window()
         step, last = self.state.global_step, self.state.max_steps
-        measured = self.eval_dataset is not None and bool(step)
-        if measured and (step % self.args.eval_steps == 0 or step == last):
+        measured = bool(self.eval_dataset) or self.exam is not None
+        if measured and step and (step % self.args.eval_steps == 0 or step == last):
             self._validate()
             if self.control.should_training_stop:  # transformers would do one more step
                 raise AbandonedError
         if self.guards.stage.rolls_back and self.guards.found.path is None:
             self._save_checkpoint(self.model_wrapped, None)  # there must be one to go back to
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the validation loss and every other metric, per unit of weight.
-
-        A run that shall stop does not wait for it: it is measured when the run goes on.
-        """
-        try:
-            self._validate()
-        except AbandonedError:
-            say("validation is left for the next start")
-            self.control.should_save = self.control.should_training_stop = True
-        return {}
-
-    def _validate(self) -> None:
-        step = self.state.global_step
-        if self.saver.validated and self.saver.validated[0] == step:
-            return  # transformers asks once more when the last step is done
-        with self.clock.pause():
-            values = self._score_validation()
-        self.recorder.record(step, values)
-        means = {name.removeprefix("validation_"): value for name, value in values.items()}
-        say(f"step {step}/{self.state.max_steps}  validation  {describe_metrics(means)}".rstrip())
-        self.saver.note(step, means)
-        if self.guards.look_at_validation(step, means):
-            self.control.should_training_stop = True
-
-    def _score_validation(self) -> dict[str, float]:
-        model = self.model_wrapped if self.is_deepspeed_enabled else self.model
-        model.eval()
-        window = Window()
-        steps = StepBatches(self.eval_dataset, 1, self.args.process_index, self.args.world_size)
-        with torch.no_grad(), self.accelerator.autocast():
-            for number in range(len(steps)):
-                if any_process(bool(self.stop)):
-                    raise AbandonedError
-                batch = self._prepare_inputs(steps[number]["batches"][0])
-                one = torch.ones((), device=batch["input_ids"].device)
-                result = self.objective.measure(model, batch, one)
-                window.add(result, weightless="weightless" in batch)
-        means = window.means()
-        means |= self._perplexity(means["loss"]) if "loss" in means else {}
-        return {f"validation_{name}": value for name, value in means.items()}
-
-    def _perplexity(self, loss: float) -> dict[str, float]:
-        """Of methods whose loss is a mean negative log-likelihood per token."""
-        if not isinstance(self.objective, LanguageObjective):
-            return {}
-        return {"perplexity": math.exp(min(loss, 700.0))}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write weights, optimizer, schedule, random state and trainer state, all or nothing."""

@@ -14,6 +14,7 @@ from posttrain.files import publish_folder, write_json, write_jsonl
 from posttrain.logs import say
 from posttrain.models.load import find_model, load_model, load_model_config, load_tokenizer
 from posttrain.models.rows import VOCABULARY_REPORT
+from posttrain.models.trained_template import find_trained_template, write_trained_template
 from posttrain.vocabulary.bpe import ByteBpe, load_byte_bpe, save_tokenizer, to_text
 from posttrain.vocabulary.learn import count_uses, learn_tokens
 from posttrain.vocabulary.proof import (
@@ -108,6 +109,7 @@ def extend_tokenizer(config: VocabularyConfig, model: ModelConfig, out: Path) ->
             "tokens": list_tokens(growth.bpe, growth.uses),
         }
         write_json(folder / REPORT, report)
+        write_trained_template(folder, find_trained_template(model.path))
         if texts.rejects:
             write_jsonl(folder / "rejects.jsonl", texts.rejects)
         write_manifest(folder, {"kind": "extended vocabulary", "parent_model": model.path})

@@ -31,7 +31,12 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     from posttrain.evaluation.comparisons import compare_records
     from posttrain.evaluation.export import write_results
     from posttrain.evaluation.results import load_records
-    from posttrain.evaluation.tasks import describe_score, load_task_model, run_task
+    from posttrain.evaluation.tasks import (
+        compare_template,
+        describe_score,
+        load_task_model,
+        run_task,
+    )
     from posttrain.models.load import load_tokenizer
 
     progress, folder = context.progress, context.folder
@@ -41,6 +46,7 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     parent = progress.parent_of(stage)
     digest = progress.models[parent].digest if parent else config.path
     write_json(folder / "lineage.json", {"model": config.path, "model_digest": digest})
+    template = compare_template(config, tokenizer, stage.generator)
     scores, model, loaded = {}, None, ""
     # Tasks that ask the same of the model stand together, so that it is loaded once for each.
     for task in sorted(stage.tasks, key=lambda task: task.needs):
@@ -63,6 +69,7 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
             place,
             model_name=config.path,
             model_identity=[context.digest, dtype],
+            template=template,
         )
         if stage.compare_to:
             other = progress.evaluations[stage.compare_to][0] / task.label

@@ -60,6 +60,10 @@ def _check(stage: AnyTrainingStage, progress: Progress) -> None:
     check_vocabulary(tokenizer, config, model.path)
     if getattr(stage, "engine", "local") == "local":
         foresee_attention(progress.recipe, model)
+    if stage.evaluation is not None:
+        from posttrain.runs.exams import check_exam
+
+        check_exam(progress.recipe, stage.evaluation, tokenizer)
     data = prepare_data(stage.data, tokenizer)
     if data.reused:
         say(f"data: taken from the cache ({data.folder})")
@@ -88,6 +92,7 @@ def _check_data(stage: AnyTrainingStage, data: Any, seed: int) -> None:
 
 def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
     """Train, and write the lineage of the model."""
+    from posttrain.models.trained_template import find_trained_template
     from posttrain.training.budget import memory_errors
     from posttrain.training.guards.rollback import ROLLBACKS_FILE
     from posttrain.training.model import foresee_attention
@@ -102,7 +107,7 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
 
         return {"summary": export_verl(job)}
     train = find_trainer(stage)
-    job = replace(job, planned_trainable=_plan_trainable(job))
+    job = replace(job, planned_trainable=_plan_trainable(job), exam=_build_exam(job))
     log = log_file(folder / "train.log") if is_main_process() else contextlib.nullcontext()
     with log, memory_errors(stage.name):
         summary = asdict(train(job))
@@ -122,6 +127,7 @@ def _run(stage: AnyTrainingStage, context: StageContext) -> dict[str, Any]:
             "parent_model": recipe.model.path,
             "parent_digest": progress.models[parent].digest if parent else recipe.model.path,
             "data_digest": report["digest"],
+            "chat_template": find_trained_template(job.final),
             "data_files": [source["path"] for source in report["sources"]],
             "seed": recipe.seed,
             "weights": load_json(job.final / "MANIFEST.json")["files"],
@@ -148,6 +154,22 @@ def build_job(stage: AnyTrainingStage, context: StageContext) -> Any:
         settled = _settle_batch(recipe, settled, context.folder)
     return TrainingJob(
         recipe, settled, context.folder, context.compute, context.command, context.digest
+    )
+
+
+def _build_exam(job: Any) -> Any:
+    """Choose the problems that a model in training is measured on; None where it is not."""
+    if job.stage.evaluation is None:
+        return None
+    from posttrain.models.load import load_tokenizer
+    from posttrain.runs.exams import TaskExam
+
+    return TaskExam(
+        job.stage.evaluation,
+        job.folder,
+        load_tokenizer(job.recipe.model),
+        model_name=f"{job.recipe.name}/{job.stage.name}",
+        save_every_steps=job.stage.save_every_steps,
     )
 
 

@@ -49,7 +49,9 @@ def check_validation(stage: GuardedStage, examples: int) -> None:
     Raises:
         ConfigError: It wants the best model, or to stop early.
     """
-    if not examples and (stage.early_stopping or stage.keeps_best):
+    judging = [stage.watched] if stage.early_stopping else []
+    judging += [stage.ranked_by] if stage.keeps_best else []
+    if not examples and any(map(stage.needs_validation, judging)):
         key = "early_stopping" if stage.early_stopping else "final_model: best"
         raise ConfigError(
             f"`{key}` looks at validation, and there are no validation examples",

@@ -105,6 +105,8 @@ class Guards(TrainerCallback):
         if self._stopping is None:
             return False
         metric = self._stopping.metric
+        if metric not in means and not self.stage.needs_validation(metric):
+            return False  # tasks are not measured at every checkpoint
         if metric not in means:
             raise ConfigError(
                 f"`early_stopping.metric: {metric}` was not measured; measured were "

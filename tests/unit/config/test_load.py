@@ -512,3 +512,29 @@ def test_numbers_and_dates_stay_what_they_are(write):
     stage = load_recipe(path, ["seed=12"]).stages[0]
 
     assert (stage.epochs, stage.learning_rate) == (2, 0.0015)
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("optimizer: adamw_torch", "did you mean `adamw`?"),
+        ("schedule: cosin", "did you mean `cosine`?"),
+        ("optimizer: zzz", "(given: 'zzz')"),
+    ],
+)
+def test_an_unknown_word_gets_the_nearest_known_one(write, line, near):
+    stage = f"- {{stage: sft, name: second, data: {{sources: [{{path: a}}]}}, {line}}}"
+    path = write(RECIPE.rstrip("\n") + f"\n  {stage}\n")
+    assert mistake_in(path).endswith(near)
+
+
+def test_online_training_counts_rollouts(write):
+    stage = "- {stage: grpo, data: {sources: [{path: a}]}, steps: 3}"
+    assert "did you mean `rollouts`?" in mistake_in(write(RECIPE.rstrip("\n") + f"\n  {stage}\n"))
+
+
+@pytest.mark.parametrize("key", ["early_stopping: {patience: 2}", "final_model: best"])
+def test_what_looks_at_validation_needs_rows_for_it(write, key):
+    data = "data: {sources: [{path: a}], split: {validation: 0}}"
+    stage = f"- {{stage: sft, name: second, {data}, {key}}}"
+    assert "no validation rows" in mistake_in(write(RECIPE.rstrip("\n") + f"\n  {stage}\n"))

@@ -45,7 +45,8 @@ def test_every_damaged_file_is_named_and_the_exit_status_is_7(run, capsys):
     with pytest.raises(VerificationError, match=r"\(and 2 more, above\)") as caught:
         verify_folder(run)
     assert caught.value.exit_code == 7
-    said = capsys.readouterr().out
+    said = capsys.readouterr().out + str(caught.value)
+    assert said.count("model.safetensors has 0 bytes") == 1
     assert f"{step}: weights.bin has changed since it was written" in said
     assert f"{step}: state/optimizer.bin is missing" in said
     assert "model.safetensors has 0 bytes instead of 5" in said

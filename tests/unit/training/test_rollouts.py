@@ -14,6 +14,7 @@ from posttrain.generation.generator import Completion
 from posttrain.models.attention import register_attention
 from posttrain.models.load import find_model, load_model
 from posttrain.models.packed import prepare_packed, score_batch
+from posttrain.training.lending import lend
 from posttrain.training.policy import set_estimated_advantages, set_group_advantages
 from posttrain.training.rollouts import (
     Sample,
@@ -21,7 +22,6 @@ from posttrain.training.rollouts import (
     pack_samples,
     split_updates,
     write_samples,
-    writing,
 )
 
 FIELDS = ("old_logprobs", "reference_logprobs", "old_values", "advantages", "returns")
@@ -205,10 +205,10 @@ def test_writing_depends_on_its_seed_alone_and_leaves_no_trace(prepared, tiny_to
     assert write(prepared, tiny_tokenizer, seed=2) != first
     assert prepared.training
     assert prepared.config._attn_implementation == "posttrain_sdpa"
-    with writing(prepared):
+    with lend(prepared, writing=True):
         assert not prepared.training
         assert prepared.config._attn_implementation == "sdpa"
-    with pytest.raises(RuntimeError, match="broke"), writing(prepared):
+    with pytest.raises(RuntimeError, match="broke"), lend(prepared, writing=True):
         raise RuntimeError("broke")
     assert prepared.training
     assert prepared.config._attn_implementation == "posttrain_sdpa"
