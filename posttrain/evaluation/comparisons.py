@@ -210,7 +210,8 @@ def _value(side: Answered) -> float:
 def _compare_groups(pairs: Sequence[Pair], level: float) -> dict[str, dict[str, ScoredPart]]:
     members: dict[str, dict[str, list[Pair]]] = {}
     for pair in pairs:
-        for name, value in (pair[0].first.get("groups") or {}).items():
+        groups = pair[0].first.get("groups") or pair[1].first.get("groups") or {}
+        for name, value in groups.items():
             members.setdefault(name, {}).setdefault(str(value), []).append(pair)
     return {
         name: _compare_values_of(parts, level) for name, parts in members.items() if len(parts) > 1
@@ -265,8 +266,13 @@ def _compare_answers(
     sides = [[value_of(pair[number]) for pair in pairs] for number in (0, 1)]
     if _are_single(pairs):
         return compare_paired([bool(v) for v in sides[0]], [bool(v) for v in sides[1]], level)
-    clusters = find_clusters([first for first, _ in pairs])
-    return compare_values(sides[0], sides[1], clusters=clusters, level=level)
+    return compare_values(sides[0], sides[1], clusters=_find_shared(pairs), level=level)
+
+
+def _find_shared(pairs: Sequence[Pair]) -> list[str | None] | None:
+    """Find the clusters of the problems, which one side's records may lack, being older."""
+    firsts, seconds = ([pair[number] for pair in pairs] for number in (0, 1))
+    return find_clusters(firsts) or find_clusters(seconds)
 
 
 def _are_single(pairs: Sequence[Pair]) -> bool:
@@ -274,7 +280,7 @@ def _are_single(pairs: Sequence[Pair]) -> bool:
     return (
         "score" not in pairs[0][0].first
         and all(side.count() == 1 for pair in pairs for side in pair)
-        and find_clusters([first for first, _ in pairs]) is None
+        and _find_shared(pairs) is None
     )
 
 
@@ -295,7 +301,7 @@ def find_better(pairs: Sequence[Pair]) -> tuple[bool, float | None]:
     if not scored:
         return False, None
     differences = [_value(first) - _value(second) for first, second in scored]
-    totals, _ = sum_clusters(differences, find_clusters([first for first, _ in scored]))
+    totals, _ = sum_clusters(differences, _find_shared(scored))
     ahead = math.fsum(totals) > 0
     if _are_single(scored):
         wins, losses = (sum(sign * d > 0 for d in differences) for sign in (1, -1))

@@ -206,9 +206,12 @@ def _choose_changes(names: Sequence[str], pairs: Sequence[Pair], winner: int) ->
     for pair in pairs:
         values = [side.mean("correct") or 0.0 for side in pair]
         if values[winner] > values[1 - winner] and len(changes) < _MOST_CHANGES:
-            answers = [
-                build_answer(n, dict(side.first)) for n, side in zip(names, pair, strict=True)
+            # Of several samples, one that shows the difference.
+            shown = [
+                next(r for r in side.records if bool(r.get("correct")) == (number == winner))
+                for number, side in enumerate(pair)
             ]
+            answers = [build_answer(n, dict(row)) for n, row in zip(names, shown, strict=True)]
             changes.append(build_sample(dict(pair[0].first), answers))
     return tuple(changes)
 
@@ -246,6 +249,7 @@ def _list_parts(task: TaskComparison) -> list[RenderableType]:
         f"Only {task.first.name} {task.ahead}: {paired.wins}; only {task.second.name} "
         f"{task.ahead}: {paired.losses}; the same: {task.ties}",
         task.verdict,
+        task.methods,
         *([task.strict] if task.strict else []),
         *task.notes,
         *_list_groups(task),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from rich.console import RenderableType
 
 from posttrain.errors import DataError
 from posttrain.evaluation.comparisons import is_scored
-from posttrain.evaluation.statistics import adjust_p_values, simultaneous_level
+from posttrain.evaluation.statistics import RatioEstimate, adjust_p_values, simultaneous_level
 from posttrain.reports import formatting
 from posttrain.reports.compare import compare_tasks, find_tasks, index_records, tell_apart
 from posttrain.reports.folders import TaskFolder, load_task
 from posttrain.reports.leaders import find_leader
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.reports.verdicts import SIGNIFICANT, Side, TaskComparison
+
+_BETTER, _WORSE = "▲", "▼"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class GroupCell:
+    """One evaluation's accuracy on the problems of one value of a group."""
+
+    share: str
+    interval: str
+    sign: str
+    """Whether it is better or worse than the first one; empty where chance explains it."""
+
+
+def _build_cell(found: RatioEstimate, sign: str) -> GroupCell:
+    interval = formatting.format_score_interval("accuracy", found.interval)
+    return GroupCell(formatting.format_percent(found.value), interval, f" {sign}".rstrip())
+
+
+@dataclass(frozen=True)
 class TaskTable:
     """All evaluations of one task."""
 
@@ -79,6 +96,26 @@ class TaskTable:
     def sides(self) -> list[Side]:
         """All scores, the first one's first."""
         return [self.base, *(contender.side for contender in self.contenders)]
+
+    @property
+    def groups(self) -> dict[str, dict[str, tuple[int, list[GroupCell]]]]:
+        """By name and value of a group: how many problems, and a cell per evaluation."""
+        found = [one.paired.found.groups for one in self.contenders]
+        # Records that were graded before a group was made lack it.
+        return {
+            name: {value: self._row(name, value) for value in values}
+            for name, values in found[0].items()
+            if all(side.get(name, {}).keys() == values.keys() for side in found)
+        }
+
+    def _row(self, name: str, value: str) -> tuple[int, list[GroupCell]]:
+        parts = [one.paired.found.groups[name][value] for one in self.contenders]
+        cells = [_build_cell(parts[0].second, "")]
+        for part in parts:
+            is_shown = part.adjusted_p is not None and part.adjusted_p < SIGNIFICANT
+            sign = _BETTER if part.paired.difference > 0 else _WORSE
+            cells.append(_build_cell(part.first, sign if is_shown else ""))
+        return parts[0].paired.total, cells
 
     @property
     def methods(self) -> str:
@@ -182,11 +219,27 @@ def _build_table(label: str, tasks: Sequence[TaskFolder], names: Sequence[str]) 
         for name, task in zip(names[1:], tasks[1:], strict=True)
     ]
     adjusted = adjust_p_values([pair.paired.p_value for pair in pairs])
-    contenders = [Contender(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
+    contenders = [
+        Contender(pair, p) for pair, p in zip(_adjust_groups(pairs), adjusted, strict=True)
+    ]
     kept = [{name: side[name] for name in problems[0] if name in shared} for side in problems]
     leader = find_leader(kept, below=SIGNIFICANT)
     unscored = len(shared) - len(scored)
     return TaskTable(label, pairs[0].second, tuple(contenders), tuple(tasks), leader, unscored)
+
+
+def _adjust_groups(pairs: Sequence[TaskComparison]) -> list[TaskComparison]:
+    """Raise p values of a group's values for all comparisons of that group, over all sides."""
+    groups = [{name: dict(parts) for name, parts in pair.found.groups.items()} for pair in pairs]
+    for name in dict.fromkeys(name for side in groups for name in side):
+        places = [(side, value) for side in groups for value in side.get(name, {})]
+        raised = adjust_p_values([side[name][value].paired.p_value for side, value in places])
+        for (side, value), p_value in zip(places, raised, strict=True):
+            side[name][value] = replace(side[name][value], adjusted_p=p_value)
+    return [
+        replace(pair, found=replace(pair.found, groups=side))
+        for pair, side in zip(pairs, groups, strict=True)
+    ]
 
 
 def render_many(comparison: ManyComparison) -> str:
@@ -213,13 +266,27 @@ def render_many(comparison: ManyComparison) -> str:
                 formatting.format_p_value(one.adjusted_p).removeprefix("= "),
                 one.verdict,
             )
-        parts += [table, "", f"{count_shared(task)} {task.methods}"]
+        parts += [table, "", f"{count_shared(task)} {task.methods}", *_list_groups(task)]
         if any(side.unshared for side in task.sides):
             parts.append("Problems that not all evaluations have are in no number.")
         parts.append("")
     if comparison.left_out:
         parts.append(f"Not in all evaluations, left out: {', '.join(comparison.left_out)}")
     return to_text(*parts)
+
+
+def _list_groups(task: TaskTable) -> list[RenderableType]:
+    """Give each group a table: a row per value, a column per evaluation."""
+    tables: list[RenderableType] = []
+    for name, values in task.groups.items():
+        table = build_table(f"by {name}", "problems", *(side.name for side in task.sides))
+        for value, (count, cells) in values.items():
+            shown = [f"{cell.share}{cell.sign}\n{cell.interval}" for cell in cells]
+            table.add_row(formatting.to_one_line(value, 24), formatting.format_count(count), *shown)
+        tables += ["", table]
+    if tables:
+        tables.append(f"{_BETTER} better, {_WORSE} worse than the first: p (Holm) below 0.05.")
+    return tables
 
 
 def count_shared(task: TaskTable) -> str:

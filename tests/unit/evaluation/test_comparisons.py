@@ -66,6 +66,10 @@ def test_problems_about_one_passage_stand_together():
     assert (found.clusters, found.test) == (8, "sign_flips")
     assert found.p_value == pytest.approx(2 / 2**4)  # four passages differ, all one way
     assert compare_paired([1] * 40, [0] * 20 + [1] * 20).p_value < 0.001
+    for row in first:
+        del row["cluster"]  # as in records of an older evaluation
+    assert pair(first, second).paired == found
+    assert pair(second, first).paired.clusters == 8
 
 
 def test_clusters_of_one_are_no_clusters():

@@ -185,7 +185,9 @@ def test_several_samples_are_told_as_such(tmp_path, build):
     text = folded(render_comparison(comparison))
     assert "60 of 80 75.0 %" in text
     assert f"Only {tmp_path.name}/a better: 20" in text
-    assert "bootstrap over problems" in comparison.tasks[0].methods
+    assert "bootstrap over problems" in text
+    # Of four samples with the same first one, those that differ are shown.
+    assert [a.correct for a in comparison.tasks[0].only_first[0].answers] == [True, False]
 
 
 def test_every_number_is_written_as_json(run, tmp_path):

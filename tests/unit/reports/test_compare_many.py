@@ -69,6 +69,34 @@ def test_what_one_has_no_verdict_of_is_left_out_of_all(folders, build):
     assert "2 more have no verdict" in " ".join(render_many(comparison).split())
 
 
+def test_groups_have_a_column_per_evaluation_and_p_values_raised_together(folders, build):
+    for name, folder in zip(MARKS, folders, strict=True):
+        records = [
+            build.make_record(n, m, groups={"level": str(n % 2)}, who=name)
+            for n, m in enumerate(MARKS[name], 1)
+        ]
+        build.write_task(folder / "gsm8k", records)
+    comparison = compare_many(folders)
+    table = comparison.tasks[0]
+    count, cells = table.groups["level"]["0"]
+    assert (count, [cell.share for cell in cells]) == (20, ["25.0 %", "60.0 %", "25.0 %", "0.0 %"])
+    parts = [one.paired.found.groups["level"][v] for v in "01" for one in table.contenders]
+    raised = adjust_p_values([part.paired.p_value for part in parts])
+    assert [part.adjusted_p for part in parts] == raised
+    signs = ["", *(" ▲" if p < 0.05 else "" for p in raised[:1])]
+    assert [cell.sign for cell in cells[:2]] == signs
+    assert "by level" in render_many(comparison)
+
+
+def test_a_group_that_not_all_have_is_left_out(folders, build):
+    records = [
+        build.make_record(n, m, groups={"level": str(n % 2)})
+        for n, m in enumerate(MARKS["good"], 1)
+    ]
+    build.write_task(folders[1] / "gsm8k", records)
+    assert compare_many(folders).tasks[0].groups == {}
+
+
 def test_every_number_is_written_as_json(folders):
     comparison = compare_many(folders)
     found = json.loads(json.dumps(comparison.to_json()))
