@@ -15,6 +15,7 @@ _HOW_FOUND = {
     "stated": "behind the words that announce it",
     "last_number": "the last number of the text",
     "last_expression": "the last formula of the text",
+    "pattern": "by the task's own pattern",
     "letter": "the letter alone",
     "leading": "the letter at the beginning",
     "likelihood": "the most likely option",
@@ -56,7 +57,8 @@ class Sample:
 def choose_samples(task: TaskFolder, others: Sequence[tuple[str, TaskFolder]]) -> list[Sample]:
     """Choose three problems, two answered right and one wrong where there are such.
 
-    They are the first ones in the order of the file, so that nobody picked the good ones.
+    They are the first ones in the order of the file, so that nobody picked the good ones; of
+    several samples the first.
 
     Args:
         task: Its answers decide on right and wrong.
@@ -65,9 +67,9 @@ def choose_samples(task: TaskFolder, others: Sequence[tuple[str, TaskFolder]]) -
     Returns:
         Up to three samples, right ones first.
     """
-    records = task.load_records()
+    records = [record for record in task.load_records() if _is_first(record)]
     right = [i for i, r in enumerate(records) if r.get("correct")]
-    wrong = [i for i, r in enumerate(records) if not r.get("correct")]
+    wrong = [i for i, r in enumerate(records) if r.get("correct") is False]
     chosen = [*right[:2], *wrong[:1]]
     chosen += [*right[2:], *wrong[1:]][: 3 - len(chosen)]
     wanted = {records[i].get("id") for i in chosen}
@@ -80,7 +82,12 @@ def choose_samples(task: TaskFolder, others: Sequence[tuple[str, TaskFolder]]) -
 
 
 def _index_records(task: TaskFolder, wanted: set[Any]) -> dict[Any, Row]:
-    return {r.get("id"): r for r in task.load_records() if r.get("id") in wanted}
+    return {r.get("id"): r for r in task.load_records() if r.get("id") in wanted and _is_first(r)}
+
+
+def _is_first(record: Row) -> bool:
+    """Whether it is the only answer to its problem, or the first of several samples."""
+    return not record.get("sample")
 
 
 def build_sample(record: Row, answers: Sequence[Answer]) -> Sample:

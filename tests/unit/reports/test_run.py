@@ -215,6 +215,21 @@ def test_samples_are_two_right_and_one_wrong_where_there_are_such(tmp_path, mark
     assert [s.identity for s in samples] == [f"data/test.jsonl:{n}" for n in expected]
 
 
+def test_samples_are_the_first_of_several_and_none_is_unscored(tmp_path, build):
+    build.write_evaluation(tmp_path / "evaluate", [False])
+    rows = [
+        build.make_record(n, mark, sample=sample, who=f"sample {sample}")
+        for n, marks in enumerate([(None, True), (True, False), (False, True)], 1)
+        for sample, mark in enumerate(marks)
+    ]
+    build.write_jsonl(tmp_path / "evaluate/gsm8k/records.jsonl", rows)
+    task = load_run(tmp_path).stages[0].tasks[0]
+    samples = choose_samples(task, [("model", task)])
+    assert [s.identity for s in samples] == [f"data/test.jsonl:{n}" for n in (2, 3)]
+    assert [s.answers[0].correct for s in samples] == [True, False]
+    assert all(s.answers[0].completion.startswith("sample 0") for s in samples)
+
+
 def test_answer_of_the_base_model_stands_beside_the_same_problem(run):
     text = plain(read_report(run))
     assert "before 3 + 4 = 9 #### 9 tuned ✓ right" in text
