@@ -61,9 +61,10 @@ class FoundAnswer:
 def find_numeric_answer(completion: str) -> FoundAnswer:
     r"""Find the final number of a worked solution.
 
-    The number after the last ``####`` is the answer, or that in the last ``\boxed{}``, or that
-    behind the last "Answer:" or "the answer is". Without any, the last number of the text is taken
-    and reported as such, so that strict and flexible scores can both be told.
+    The number after the last ``####`` is the answer, or that in the last ``\boxed{}``, where it
+    stands behind or there is no ``####``, or that behind the last "Answer:" or "the answer is".
+    Without any, the last number of the text is taken and reported as such, so that strict and
+    flexible scores can both be told.
 
     Args:
         completion: What the model wrote.
@@ -71,18 +72,21 @@ def find_numeric_answer(completion: str) -> FoundAnswer:
     Returns:
         The answer with its parse status; a formula where one is marked as the answer.
     """
-    _, marker, after = completion.rpartition("####")
-    if marker:
+    before, marker, after = completion.rpartition("####")
+    boxes = find_boxes(completion)
+    # "#### Step 2" is a heading where a box follows.
+    if marker and not (boxes and boxes[-1][0] > len(before)):
         found = _NUMBER.search(_line_from(after, 0))
         return FoundAnswer(found[0], "marker") if found else FoundAnswer(None, "none")
-    if boxes := find_boxes(completion):
+    if boxes:
         content = boxes[-1][2]
-        plain = _BESIDE.sub("", content)
-        if "\\" in plain:
-            # None of the numbers of \frac{1}{2} or 32\sqrt{2} is the answer.
+        value = _BESIDE.sub("", content).rpartition("=")[2]
+        numbers = _NUMBER.findall(value)
+        if len(numbers) == 1 and not set(value) & set("\\^*+"):
+            return FoundAnswer(numbers[0], "boxed")
+        if numbers:
+            # None of the numbers of \frac{1}{2}, 32\sqrt{2}, 9b + 8 or "3 and 4" is the answer.
             return FoundAnswer(content, "boxed")
-        if numbers := _NUMBER.findall(plain):
-            return FoundAnswer(numbers[-1], "boxed")
     if stated := list(_STATED.finditer(completion)):
         line = _AFTERWORD.sub("", _line_from(completion, stated[-1].end()))
         # "The answer is 3 + 4 = 7 of the 12": what it comes to, not what stands around it.

@@ -181,7 +181,7 @@ class Grader:
         elif self.name == "words":
             ways = [_normalize_words(text, self._ignore_case) for text in (answer, reference)]
             equal = ways[0] == ways[1]
-        elif self._is_number(reference) and "\\" not in answer:
+        elif self._is_number(reference) and parse_number(answer) is not None:
             equal = numbers_equal(answer, reference)
         else:
             # A formula such as \\frac{10}{2} has one exact value, too.

@@ -74,6 +74,11 @@ def test_without_a_marker_the_last_number_is_taken_and_told(text, number):
         (r"\boxed{1}, no: $\boxed{\$1{,}234 \text{ dollars}}$", "1,234"),
         (r"\boxed{x = 5}", "5"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{3 + 4 = 7}", "7"),
+        (r"\boxed{3 + 4}", "3 + 4"),
+        (r"\boxed{81a - 9b + 8}", "81a - 9b + 8"),
+        (r"\boxed{3 \text{ and } 4}", r"3 \text{ and } 4"),
+        (r"\boxed{7 \text{ apples}}", "7"),
     ],
 )
 def test_the_number_in_the_last_box_is_the_answer(text, number):
@@ -102,6 +107,8 @@ def test_the_number_behind_the_last_statement_is_the_answer(text, number):
     [
         ("#### 7\nThe answer is 8", FoundAnswer("7", "marker")),
         (r"\boxed{7}, so the answer is 8", FoundAnswer("7", "boxed")),
+        ("#### Step 2: add\n\\boxed{7}", FoundAnswer("7", "boxed")),
+        ("\\boxed{8}\n#### 7", FoundAnswer("7", "marker")),
         ("It is 7, the answer is clear", FoundAnswer("7", "last_number")),
     ],
 )
