@@ -191,7 +191,7 @@ class RewardsConfig(Config):
     answer: Weight = 1.0
     """1 where the evaluation grader finds the answer right."""
     format: Weight = 0.0
-    """1 where the answer is marked as the data's own answers are, and the completion has ended."""
+    """1 where the answer is given in a form that is asked for (docs/grading.md), and has ended."""
     model: ModelName | None = None
     """Folder or hub id of a reward model (a sequence classifier); its score is added."""
     model_from: StageName | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from posttrain.grading.expressions import MOST_CHARACTERS
 from posttrain.grading.normalization import (
+    MOST_CHARACTERS,
     has_percent,
     join_thousands,
     normalize_formula,

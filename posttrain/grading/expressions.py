@@ -17,6 +17,7 @@ import string
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from posttrain.grading.normalization import MOST_CHARACTERS
 from posttrain.grading.values import (
     CONSTANTS,
     FUNCTIONS,
@@ -33,8 +34,6 @@ from posttrain.grading.values import (
 Node = Callable[[Mapping[str, Value]], Value]
 """An expression as a function of its variables."""
 
-MOST_CHARACTERS = 600
-"""Longer texts are no final answers."""
 _MOST_DEPTH = 40
 _TOKEN = re.compile(r"\d+(?:\.\d*)?|\.\d+|\\[a-zA-Z]+|\\.|\S")
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}")

@@ -21,7 +21,7 @@ from typing import IO, Literal
 
 from posttrain.extras import require_extra
 from posttrain.grading.equivalence import compare_formulas
-from posttrain.grading.expressions import MOST_CHARACTERS
+from posttrain.grading.normalization import MOST_CHARACTERS
 
 Judgement = Literal["equal", "different", "timeout", "error"]
 _START_SECONDS = 60.0

@@ -67,3 +67,7 @@ def test_one_writing_is_made(text, written):
 def test_percent_is_a_sign_or_a_word():
     assert all(map(has_percent, [r"5\%", "5%", "5 percent", "5 pct"]))
     assert not any(map(has_percent, ["5", r"\text{percentile}"]))
+
+
+def test_too_long_a_text_stays_as_it_is():
+    assert normalize_formula(r" \dfrac12" * 100) == (r" \dfrac12" * 100).strip()
