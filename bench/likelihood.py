@@ -68,8 +68,8 @@ def build_ours(
             root, *rest = (encode(text) for text in (context, *(f" {o}" for o in options)))
             children = [Segment(ids, np.ones(len(ids)), parent=0) for ids in rest]
             trees.append([Segment(root, np.zeros(len(root))), *children])
-        found = score_trees(model, trees, batch_tokens=batch_tokens)
-        return [[float(part.sum()) for part in parts[1:]] for parts in found]
+        found = dict(score_trees(model, trees, batch_tokens=batch_tokens))
+        return [[float(part.sum()) for part in found[i][1:]] for i in range(len(trees))]
 
     return score
 

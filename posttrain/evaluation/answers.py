@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from posttrain.config.evaluation import AnswerTask
 from posttrain.evaluation.grade import UNANSWERED, open_grader
-from posttrain.evaluation.journal import Journal, identify, open_journal
+from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
 from posttrain.evaluation.results import GradedRecord, summarize
-from posttrain.files import load_json
 from posttrain.generation.generator import (
     Completion,
     GenerationOptions,
@@ -24,9 +23,6 @@ from posttrain.generation.generator import (
 )
 from posttrain.grading.verdicts import Grade, Verdict
 from posttrain.logs import Progress
-
-_FLUSH_SECONDS = 0.2
-"""A record waits at most so long for others that go to the disk with it."""
 
 
 @dataclass(frozen=True)
@@ -80,28 +76,16 @@ def run_answers(
         progress = Progress(task.label, len(asked), "answers")
         started = time.perf_counter()
         fresh: list[GradedRecord] = []
-        with _Batches(journal) as batches:
-            for record in write_answers(task, rest, generator, grade):
-                batches.add(record)
-                fresh.append(record)
-                progress.update(len(done) + len(fresh))
+        for record in write_answers(task, rest, generator, grade):
+            journal.add(record.to_json())
+            fresh.append(record)
+            progress.update(len(done) + len(fresh))
         seconds = time.perf_counter() - started
     found = done | {record.key: record for record in fresh}
     records = [found[one.key] for one in asked]
-    return {**summarize(records), **_time(folder, done, fresh, seconds)}, records
-
-
-def _time(
-    folder: Path, done: Collection[Any], fresh: Sequence[GradedRecord], seconds: float
-) -> dict[str, Any]:
-    """What writing took: of this attempt, or of the earlier one that has written everything."""
-    if done and not fresh and (folder / "results.json").is_file():
-        earlier = load_json(folder / "results.json")
-        names = ("seconds", "completion_tokens_per_second", "resumed")
-        return {name: earlier[name] for name in names if name in earlier}
-    speed = sum(record.completion_tokens for record in fresh) / max(seconds, 1e-9)
-    resumed = {"resumed": len(done)} if done else {}
-    return {"seconds": seconds, "completion_tokens_per_second": speed, **resumed}
+    tokens = sum(record.completion_tokens for record in fresh)
+    rate = "completion_tokens_per_second"
+    return summarize(records) | tell_time(folder, rate, tokens, seconds, resumed=len(done)), records
 
 
 def check_answers(task: AnswerTask, tokenizer: Any) -> None:
@@ -172,37 +156,6 @@ def find_seed(seed: int, name: str, sample: int) -> int:
     """
     digest = hashlib.sha256(f"{seed}\0{name}\0{sample}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-class _Batches:
-    """Hands records to the journal, several at a time where they come fast.
-
-    Args:
-        journal: Where they are kept.
-    """
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._waiting: list[dict[str, Any]] = []
-        self._newest = time.monotonic()
-
-    def __enter__(self) -> _Batches:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._flush()  # also what was graded before an interruption
-
-    def add(self, record: GradedRecord) -> None:
-        """Keep a record."""
-        self._waiting.append(record.to_json())
-        if time.monotonic() - self._newest >= _FLUSH_SECONDS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._journal.add(self._waiting)
-            self._waiting = []
-        self._newest = time.monotonic()
 
 
 def _request(task: AnswerTask, one: Asked) -> GenerationRequest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from posttrain.config.evaluation import ChoiceTask
 from posttrain.errors import DataError
 from posttrain.evaluation.grade import SCORES, find_best
+from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
 from posttrain.evaluation.results import GradedRecord, summarize_choices
@@ -19,16 +22,34 @@ from posttrain.layout import Segment
 from posttrain.logs import Progress
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question with its options, as the model is given them."""
+
+    name: str
+    problem: Problem
+    prompt: Prompt
+    tree: list[Segment]
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of the question and of all options."""
+        return sum(len(segment.token_ids) for segment in self.tree)
+
+
 def run_likelihood(
-    task: ChoiceTask, problems: Sequence[Problem], model: Any, tokenizer: Any
+    task: ChoiceTask, model: Any, tokenizer: Any, folder: Path, *, model_identity: Any
 ) -> tuple[dict[str, Any], list[GradedRecord]]:
     """Score every option of every question; the question goes through the model once.
 
+    What an earlier, unfinished attempt has left in the folder is gone on with.
+
     Args:
-        task: Context and normalization.
-        problems: Multiple-choice problems, at least one.
+        task: Questions, context and normalization.
         model: Loaded with our packed attention, in evaluation mode.
         tokenizer: Its tokenizer.
+        folder: Of the task's results.
+        model_identity: What tells the model from another.
 
     Returns:
         Summary and records. Records keep the scores of all options; the summary tells the accuracy
@@ -37,28 +58,58 @@ def run_likelihood(
     Raises:
         DataError: The template refuses a question, or an option has no token.
     """
+    asked = ask_questions(task, read_problems(task), tokenizer)
+    told = [[q.name, [s.token_ids.tolist() for s in q.tree], q.problem.reference] for q in asked]
+    with open_journal(folder, identify(task, told, model_identity)) as journal:
+        found = {line["id"]: GradedRecord.from_json(line) for line in journal.lines}
+        resumed = len(found)
+        rest = [question for question in asked if question.name not in found]
+        progress = Progress(task.label, len(asked), "questions")
+        started = time.perf_counter()
+        for record in score_questions(task, rest, model):
+            journal.add(record.to_json())
+            found[record.id] = record
+            progress.update(len(found))
+        seconds = time.perf_counter() - started
+    records = [found[question.name] for question in asked]
+    tokens = sum(question.token_count for question in rest)
+    took = tell_time(folder, "tokens_per_second", tokens, seconds, resumed=resumed)
+    return summarize_choices(records) | took, records
+
+
+def ask_questions(task: ChoiceTask, problems: Sequence[Problem], tokenizer: Any) -> list[Question]:
+    """Put and encode questions and options.
+
+    Args:
+        task: Context and solved examples.
+        problems: Multiple-choice problems, at least one.
+        tokenizer: The model's.
+
+    Raises:
+        DataError: The template refuses a question, or an option has no token.
+    """
+    names = name_origins(problem.origin for problem in problems)
     prompts = _build_prompts(task, problems)
     trees = build_trees(task, problems, tokenizer)
-    started = time.perf_counter()
-    scores = score_trees(
-        model,
-        trees,
-        batch_tokens=task.batch_tokens,
-        progress=Progress(task.label, len(trees), "questions").update,
-    )
-    seconds = time.perf_counter() - started
-    names = name_origins(problem.origin for problem in problems)
-    records = [
-        _record((name, problem, prompt), task, [float(part.sum()) for part in parts[1:]], tree)
-        for name, problem, prompt, parts, tree in zip(
-            names, problems, prompts, scores, trees, strict=True
-        )
-    ]
-    return {
-        **summarize_choices(records),
-        "seconds": seconds,
-        "tokens_per_second": sum(len(s.token_ids) for t in trees for s in t) / max(seconds, 1e-9),
-    }, records
+    return [Question(*parts) for parts in zip(names, problems, prompts, trees, strict=True)]
+
+
+def score_questions(
+    task: ChoiceTask, questions: Sequence[Question], model: Any
+) -> Iterator[GradedRecord]:
+    """Score the options of questions.
+
+    Args:
+        task: Normalization.
+        questions: From ``ask_questions``.
+        model: Loaded with our packed attention, in evaluation mode.
+
+    Yields:
+        Their records, in the order in which they are finished.
+    """
+    trees = [question.tree for question in questions]
+    for number, parts in score_trees(model, trees, batch_tokens=task.batch_tokens):
+        yield _record(questions[number], task, [float(part.sum()) for part in parts[1:]])
 
 
 def build_trees(
@@ -92,13 +143,8 @@ def _build_prompts(task: ChoiceTask, problems: Sequence[Problem]) -> list[Prompt
     return build_prompts(task, problems, lambda source: read_problems(task, source))
 
 
-def _record(
-    asked: tuple[str, Problem, Prompt],
-    task: ChoiceTask,
-    sums: Sequence[float],
-    tree: Sequence[Segment],
-) -> GradedRecord:
-    name, problem, prompt = asked
+def _record(question: Question, task: ChoiceTask, sums: Sequence[float]) -> GradedRecord:
+    problem, tree = question.problem, question.tree
     choice = problem.choice
     assert choice is not None
     options = [
@@ -116,8 +162,8 @@ def _record(
     answer = find_best(options, SCORES[task.normalize])
     right = answer == problem.reference
     return GradedRecord(
-        id=name,
-        prompt=[dict(message) for message in prompt.messages],
+        id=question.name,
+        prompt=[dict(message) for message in question.prompt.messages],
         reference=problem.reference,
         completion=choice.options[choice.letters.index(answer)],
         answer=answer,

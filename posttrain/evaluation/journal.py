@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,8 @@ from posttrain.logs import say
 
 RECORDS = "records.jsonl"
 IDENTITY = "identity.json"
+_FLUSH_SECONDS = 0.2
+"""A record waits at most so long for others that go to the disk with it."""
 # What changes how fast answers come, and none of them.
 _WITHOUT_EFFECT = {"name", "task", "data", "batch_size", "batch_tokens"}
 
@@ -61,13 +64,23 @@ class Journal:
         self.lines = list(lines)
         self._path = path
         self._file = file
+        self._waiting: list[bytes] = []
+        self._newest = time.monotonic()
 
-    def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Append records, and return when they are on the disk."""
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append a record; those that come fast go to the disk together."""
+        self._waiting.append(dump_line(line).encode() + b"\n")
+        if time.monotonic() - self._newest >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Return when all records are on the disk."""
         with write_errors(self._path):
-            self._file.write(b"".join(dump_line(line).encode() + b"\n" for line in lines))
+            self._file.write(b"".join(self._waiting))
             self._file.flush()
             os.fsync(self._file.fileno())
+        self._waiting.clear()
+        self._newest = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -91,7 +104,31 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
     if not lines:
         write_json(folder / IDENTITY, identity)
     with write_errors(path), path.open("ab") as file:
-        yield Journal(path, lines, file)
+        journal = Journal(path, lines, file)
+        try:
+            yield journal
+        finally:
+            journal.flush()  # also what was done before an interruption
+
+
+def tell_time(
+    folder: Path, rate: str, amount: int, seconds: float, *, resumed: int
+) -> dict[str, Any]:
+    """Say what the measuring took: this attempt, or the earlier one that has done everything.
+
+    Args:
+        folder: Of the task.
+        rate: What to call the amount per second.
+        amount: What this attempt has done.
+        seconds: In this time.
+        resumed: Records that were there before.
+    """
+    if not amount and resumed and (folder / "results.json").is_file():
+        earlier = load_json(folder / "results.json")
+        names = ("seconds", rate, "resumed")
+        return {name: earlier[name] for name in names if name in earlier}
+    told = {"seconds": seconds, rate: amount / max(seconds, 1e-9)}
+    return told | ({"resumed": resumed} if resumed else {})
 
 
 def _find_difference(folder: Path, identity: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from posttrain.config.evaluation import PerplexityTask
 from posttrain.data.records import Origin
 from posttrain.data.sources import read_texts
 from posttrain.errors import DataError
+from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import name_origins
 from posttrain.evaluation.results import DocumentRecord, summarize_documents
 from posttrain.evaluation.scoring import score_trees
@@ -53,16 +55,28 @@ def _text_settings(source: SourceConfig, documents: Any) -> TextDataConfig:
     return TextDataConfig(sources=(source,), documents=documents)
 
 
+@dataclass(frozen=True)
+class EncodedDocument:
+    """A document as the model is given it."""
+
+    name: str
+    document: Document
+    token_ids: list[int]
+
+
 def run_perplexity(
-    task: PerplexityTask, documents: Sequence[Document], model: Any, tokenizer: Any
+    task: PerplexityTask, model: Any, tokenizer: Any, folder: Path, *, model_identity: Any
 ) -> tuple[dict[str, Any], list[DocumentRecord]]:
     """Score every token of every document once.
 
+    What an earlier, unfinished attempt has left in the folder is gone on with.
+
     Args:
-        task: Window and overlap.
-        documents: At least one.
+        task: Documents, window and overlap.
         model: Loaded with our packed attention, in evaluation mode.
         tokenizer: Its tokenizer.
+        folder: Of the task's results.
+        model_identity: What tells the model from another.
 
     Returns:
         Summary and records.
@@ -70,24 +84,59 @@ def run_perplexity(
     Raises:
         DataError: A document has no token to score.
     """
-    encoded = encode_documents(documents, tokenizer)
-    cut = [cut_windows(ids, task.window_tokens, task.overlap_tokens) for ids in encoded]
-    started = time.perf_counter()
-    scores = score_trees(
-        model,
-        [[window] for windows in cut for window in windows],
-        batch_tokens=task.batch_tokens,
-        progress=Progress(task.label, sum(map(len, cut)), "windows").update,
-    )
-    seconds = time.perf_counter() - started
-    parts = iter(scores)
-    nats = [-math.fsum(float(next(parts)[0].sum()) for _ in windows) for windows in cut]
+    asked = name_documents(read_documents(task), tokenizer)
+    told = [[one.name, one.token_ids] for one in asked]
+    with open_journal(folder, identify(task, told, model_identity)) as journal:
+        found = {line["id"]: DocumentRecord(**line) for line in journal.lines}
+        resumed = len(found)
+        rest = [one for one in asked if one.name not in found]
+        progress = Progress(task.label, len(asked), "documents")
+        started = time.perf_counter()
+        for record in score_documents(task, rest, model, tokenizer):
+            journal.add(record.to_json())
+            found[record.id] = record
+            progress.update(len(found))
+        seconds = time.perf_counter() - started
+    records = [found[one.name] for one in asked]
+    tokens = sum(found[one.name].tokens for one in rest)
+    took = tell_time(folder, "tokens_per_second", tokens, seconds, resumed=resumed)
+    return summarize_documents(records) | took, records
+
+
+def score_documents(
+    task: PerplexityTask, documents: Sequence[EncodedDocument], model: Any, tokenizer: Any
+) -> Iterator[DocumentRecord]:
+    """Score documents.
+
+    Args:
+        task: Window and overlap.
+        documents: From ``name_documents``.
+        model: Loaded with our packed attention, in evaluation mode.
+        tokenizer: Its tokenizer.
+
+    Yields:
+        The record of each document, when all of its windows are scored.
+    """
+    cut = [cut_windows(d.token_ids, task.window_tokens, task.overlap_tokens) for d in documents]
+    owners = [number for number, windows in enumerate(cut) for _ in windows]
+    parts: list[list[float]] = [[] for _ in cut]
+    trees = [[window] for windows in cut for window in windows]
+    for index, (logprobs,) in score_trees(model, trees, batch_tokens=task.batch_tokens):
+        number = owners[index]
+        parts[number].append(float(logprobs.sum()))
+        if len(parts[number]) == len(cut[number]):
+            yield _record(documents[number], -math.fsum(parts[number]), tokenizer)
+
+
+def name_documents(documents: Sequence[Document], tokenizer: Any) -> list[EncodedDocument]:
+    """Encode documents, and give each a name.
+
+    Raises:
+        DataError: A document has nothing to score.
+    """
     names = name_origins(document.origin for document in documents)
-    records = [
-        _record(name, document, ids, total, tokenizer)
-        for name, document, ids, total in zip(names, documents, encoded, nats, strict=True)
-    ]
-    return summarize_documents(records, seconds=seconds), records
+    encoded = encode_documents(documents, tokenizer)
+    return [EncodedDocument(*parts) for parts in zip(names, documents, encoded, strict=True)]
 
 
 def encode_documents(documents: Sequence[Document], tokenizer: Any) -> list[list[int]]:
@@ -133,15 +182,14 @@ def cut_windows(token_ids: Sequence[int], window: int, overlap: int) -> list[Seg
     return windows
 
 
-def _record(
-    name: str, document: Document, token_ids: Sequence[int], nats: float, tokenizer: Any
-) -> DocumentRecord:
+def _record(one: EncodedDocument, nats: float, tokenizer: Any) -> DocumentRecord:
+    document, token_ids = one.document, one.token_ids
     size = len(document.text.encode())
     if tokenizer.bos_token_id is None:
         size -= len(tokenizer.decode(token_ids[:1]).encode())
     tokens, size = len(token_ids) - 1, max(size, 1)
     return DocumentRecord(
-        id=name,
+        id=one.name,
         digest=hashlib.sha256(document.text.encode()).hexdigest(),
         excerpt=" ".join(document.text[:_EXCERPT_CHARACTERS].split()),
         tokens=tokens,

@@ -165,12 +165,11 @@ def summarize_choices(records: Sequence[GradedRecord]) -> dict[str, Any]:
     }
 
 
-def summarize_documents(records: Sequence[DocumentRecord], *, seconds: float) -> dict[str, Any]:
+def summarize_documents(records: Sequence[DocumentRecord]) -> dict[str, Any]:
     """Pool documents: every token counts the same, whatever document it stands in.
 
     Args:
         records: At least one.
-        seconds: Time that scoring took.
 
     Returns:
         Perplexity per token with its 95 % interval over documents (none for a single document),
@@ -193,8 +192,6 @@ def summarize_documents(records: Sequence[DocumentRecord], *, seconds: float) ->
         "documents": len(records),
         "tokens": tokens,
         "bytes": size,
-        "seconds": seconds,
-        "tokens_per_second": tokens / max(seconds, 1e-9),
     }
 
 

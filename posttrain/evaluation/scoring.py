@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +20,8 @@ Tree = Sequence[Segment]
 
 
 def score_trees(
-    model: Any,
-    trees: Sequence[Tree],
-    *,
-    batch_tokens: int,
-    progress: Callable[[int], None] | None = None,
-) -> list[list[np.ndarray[Any, Any]]]:
+    model: Any, trees: Sequence[Tree], *, batch_tokens: int
+) -> Iterator[tuple[int, list[np.ndarray[Any, Any]]]]:
     """Score every weighted token of every tree.
 
     A context with several continuations goes through the model once, and what all contexts begin
@@ -35,12 +31,11 @@ def score_trees(
         model: Loaded with our packed attention, in evaluation mode.
         trees: Roots first.
         batch_tokens: Tokens scored side by side; a longer tree has a batch of its own.
-        progress: Called with the number of scored trees after each batch.
 
-    Returns:
-        Per tree and segment the log-probabilities of its weighted tokens in order, nats, float64.
+    Yields:
+        Number of a tree, batch by batch, and for each of its segments the log-probabilities of its
+        weighted tokens in order, nats, float64.
     """
-    scores: dict[int, list[np.ndarray[Any, Any]]] = {}
     head, trees = _take_shared_head(trees)
     for chosen in _plan(trees, batch_tokens, len(head)):
         segments = [Segment(head, np.zeros(len(head)))] if len(head) else []
@@ -57,10 +52,7 @@ def score_trees(
         if len(head):
             next(parts)  # of which nothing is scored
         for index in chosen:
-            scores[index] = [next(parts) for _ in trees[index]]
-        if progress:
-            progress(len(scores))
-    return [scores[i] for i in range(len(trees))]
+            yield index, [next(parts) for _ in trees[index]]
 
 
 def _take_shared_head(trees: Sequence[Tree]) -> tuple[np.ndarray[Any, Any], Sequence[Tree]]:

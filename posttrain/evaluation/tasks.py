@@ -163,13 +163,13 @@ def run_task(
     if isinstance(task, ItemsTask):
         assert task.data.path is not None
         return evaluate_items(task, task.data.path, folder, limit=task.data.limit, about=about)
+    identity = model_identity or model_name
     if isinstance(task, PerplexityTask):
-        summary, records = run_perplexity(task, read_documents(task), model, tokenizer)
+        summary, records = run_perplexity(task, model, tokenizer, folder, model_identity=identity)
     elif isinstance(task, ChoiceTask) and task.method == "likelihood":
-        summary, records = run_likelihood(task, read_problems(task), model, tokenizer)
+        summary, records = run_likelihood(task, model, tokenizer, folder, model_identity=identity)
     else:
         assert isinstance(task, AnswerTask)
-        identity = model_identity or model_name
         if is_back_end(model):
             generator: Generator = model
             about["generator"] = model.about

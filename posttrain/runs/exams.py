@@ -13,10 +13,10 @@ from posttrain.config.exams import TrainingEvaluation
 from posttrain.config.recipe import Recipe
 from posttrain.errors import CheckpointError, ConfigError
 from posttrain.evaluation.answers import ask_problems, write_answers
-from posttrain.evaluation.choice import run_likelihood
+from posttrain.evaluation.choice import ask_questions, score_questions
 from posttrain.evaluation.export import write_evaluation
 from posttrain.evaluation.grade import open_grader
-from posttrain.evaluation.perplexity import read_documents, run_perplexity
+from posttrain.evaluation.perplexity import name_documents, read_documents, score_documents
 from posttrain.evaluation.problems import read_problems
 from posttrain.evaluation.results import (
     summarize,
@@ -191,9 +191,13 @@ def _run(task: BaseTask, asked: Sequence[Any], model: Any, tokenizer: Any) -> Se
     if not asked:  # more processes than problems
         return []
     if isinstance(task, PerplexityTask):
-        return run_perplexity(task, asked, model, tokenizer)[1]
+        documents = name_documents(asked, tokenizer)
+        texts = {r.id: r for r in score_documents(task, documents, model, tokenizer)}
+        return [texts[document.name] for document in documents]
     if isinstance(task, ChoiceTask) and task.method == "likelihood":
-        return run_likelihood(task, asked, model, tokenizer)[1]
+        questions = ask_questions(task, asked, tokenizer)
+        scored = {record.id: record for record in score_questions(task, questions, model)}
+        return [scored[question.name] for question in questions]
     assert isinstance(task, AnswerTask)
     generator = TransformersGenerator(model, tokenizer, batch_size=task.batch_size)
     with open_grader(task) as grade:
@@ -203,7 +207,7 @@ def _run(task: BaseTask, asked: Sequence[Any], model: Any, tokenizer: Any) -> Se
 
 def _summarize(task: BaseTask, records: Sequence[Any]) -> dict[str, Any]:
     if isinstance(task, PerplexityTask):
-        return summarize_documents(records, seconds=0.0)
+        return summarize_documents(records)
     return summarize_choices(records) if task.needs == "score" else summarize(records)
 
 

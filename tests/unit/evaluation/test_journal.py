@@ -5,7 +5,7 @@ import pytest
 from posttrain.config.evaluation import NumberTask
 from posttrain.errors import DataError
 from posttrain.evaluation.answers import find_seed
-from posttrain.evaluation.journal import identify, open_journal
+from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.files import load_jsonl
 
 
@@ -16,7 +16,8 @@ def identity(prompts="p", model="m", **settings):
 
 def keep(folder, lines, **changes):
     with open_journal(folder, identity(**changes)) as journal:
-        journal.add(lines)
+        for line in lines:
+            journal.add(line)
         return journal.lines
 
 
@@ -71,3 +72,22 @@ def test_every_answer_has_a_seed_of_its_own_that_stays():
     seeds = {find_seed(s, n, k) for s in (0, 1) for n in ("a:1", "a:11", "a:2") for k in (0, 1, 11)}
     assert len(seeds) == 18
     assert find_seed(0, "a:1", 0) == find_seed(0, "a:1", 0) < 2**63
+
+
+def test_what_was_added_is_kept_when_the_work_breaks_off(tmp_path):
+    def work():
+        with open_journal(tmp_path / "t", identity()) as journal:
+            journal.add({"id": "1"})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert load_jsonl(tmp_path / "t/records.jsonl") == [{"id": "1"}]
+
+
+def test_speed_is_that_of_the_attempt_that_did_the_work(tmp_path):
+    assert tell_time(tmp_path, "rate", 6, 2.0, resumed=0) == {"seconds": 2.0, "rate": 3.0}
+    again = tell_time(tmp_path, "rate", 6, 2.0, resumed=4)
+    assert again == {"seconds": 2.0, "rate": 3.0, "resumed": 4}
+    (tmp_path / "results.json").write_text(json.dumps({**again, "other": 1}))
+    assert tell_time(tmp_path, "rate", 0, 0.1, resumed=10) == again

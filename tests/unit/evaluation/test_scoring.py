@@ -11,17 +11,21 @@ from posttrain.config.evaluation import ChoiceTask, PerplexityTask
 from posttrain.config.model import ModelConfig
 from posttrain.data.records import Origin
 from posttrain.errors import DataError
-from posttrain.evaluation.choice import build_trees, run_likelihood
+from posttrain.evaluation.choice import ask_questions, build_trees, run_likelihood, score_questions
 from posttrain.evaluation.perplexity import (
     Document,
     cut_windows,
     encode_documents,
+    name_documents,
     read_documents,
     run_perplexity,
+    score_documents,
 )
 from posttrain.evaluation.problems import Choice, Problem
+from posttrain.evaluation.results import summarize_choices, summarize_documents
 from posttrain.evaluation.tasks import load_task_model, run_task
 from posttrain.files import write_jsonl
+from posttrain.samples import GENERATORS
 
 TEXTS = ["The bell rang twice and the crowd went home.", "Two and two are four.", "九九乘法表。"]
 
@@ -64,11 +68,25 @@ def choices():
     ]  # fmt: skip
 
 
+def score_choices(task, model, tokenizer):
+    questions = ask_questions(task, choices(), tokenizer)
+    found = {record.id: record for record in score_questions(task, questions, model)}
+    records = [found[question.name] for question in questions]
+    return summarize_choices(records), records
+
+
+def foretell(task, documents, model, tokenizer):
+    named = name_documents(documents, tokenizer)
+    found = {record.id: record for record in score_documents(task, named, model, tokenizer)}
+    records = [found[one.name] for one in named]
+    return summarize_documents(records), records
+
+
 @pytest.mark.parametrize("context", ["chat", "text"])
 @pytest.mark.parametrize("batch_tokens", [8, 4096])
 def test_options_score_as_they_would_alone(packed, plain, tiny_tokenizer, context, batch_tokens):
     task = choice_task(context=context, batch_tokens=batch_tokens)
-    _, records = run_likelihood(task, choices(), packed, tiny_tokenizer)
+    _, records = score_choices(task, packed, tiny_tokenizer)
     for record, tree in zip(records, build_trees(task, choices(), tiny_tokenizer), strict=True):
         root = tree[0].token_ids
         for option, child in zip(record.options, tree[1:], strict=True):
@@ -82,7 +100,7 @@ def test_the_chosen_normalization_decides_and_both_are_told(packed, tiny_tokeniz
     found = {}
     for normalize, key in (("none", "logprob"), ("bytes", "logprob_per_byte")):
         task = choice_task(normalize=normalize)
-        summary, records = run_likelihood(task, choices(), packed, tiny_tokenizer)
+        summary, records = score_choices(task, packed, tiny_tokenizer)
         for record in records:
             best = max(record.options, key=lambda option: option[key])
             assert record.answer == best["letter"]
@@ -94,7 +112,7 @@ def test_the_chosen_normalization_decides_and_both_are_told(packed, tiny_tokeniz
 
 def test_documents_score_as_they_would_alone(packed, plain, tiny_tokenizer):
     documents = [Document(Origin("t.txt", n), text) for n, text in enumerate(TEXTS, 1)]
-    summary, records = run_perplexity(perplexity_task(), documents, packed, tiny_tokenizer)
+    summary, records = foretell(perplexity_task(), documents, packed, tiny_tokenizer)
     encoded = encode_documents(documents, tiny_tokenizer)
     alone = [-naive_logprobs(plain, ids).sum() for ids in encoded]
     assert [record.nats for record in records] == pytest.approx(alone, abs=1e-3)
@@ -110,7 +128,7 @@ def test_windows_score_every_token_once_with_the_overlap_as_context(packed, plai
     text = " ".join(TEXTS * 3)
     documents = [Document(Origin("t.txt", 1), text)]
     task = perplexity_task(window_tokens=16, overlap_tokens=4)
-    summary, (record,) = run_perplexity(task, documents, packed, tiny_tokenizer)
+    summary, (record,) = foretell(task, documents, packed, tiny_tokenizer)
     (ids,) = encode_documents(documents, tiny_tokenizer)
     expected = -naive_logprobs(plain, ids[:16]).sum()
     for start in range(12, len(ids) - 4, 12):
@@ -160,3 +178,32 @@ def test_a_perplexity_folder_holds_records_and_results(packed, tiny_tokenizer, t
     assert (results["metric"], results["higher_is_better"]) == ("perplexity", False)
     lines = (tmp_path / "out/records.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["tokens"] for line in lines) == results["tokens"]
+
+
+@pytest.mark.parametrize("kind", ["perplexity", "choice"])
+def test_scoring_goes_on_behind_what_was_kept(packed, tiny_tokenizer, tmp_path, capsys, kind):
+    write_jsonl(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
+    write_jsonl(tmp_path / "x.jsonl", GENERATORS["mcq"](3, 0))
+    if kind == "choice":
+        task = ChoiceTask(kind=kind, method="likelihood", data={"path": tmp_path / "x.jsonl"})
+    else:
+        task = PerplexityTask(kind=kind, data={"path": tmp_path / "t.jsonl"})
+    run = run_likelihood if kind == "choice" else run_perplexity
+    place = packed, tiny_tokenizer, tmp_path / "t"
+
+    summary, records = run(task, *place, model_identity="m")
+    assert "resumed" not in summary
+    path = tmp_path / "t/records.jsonl"
+    kept = path.read_text().splitlines(keepends=True)
+    assert len(kept) == 3
+    path.write_text(kept[-1])
+    summary, again = run(task, *place, model_identity="m")
+    assert summary["resumed"] == 1
+    assert "going on behind 1 records" in capsys.readouterr().err
+    assert [record.id for record in again] == [record.id for record in records]
+    for one, other in zip(again, records, strict=True):
+        if kind == "choice":
+            mine, theirs = ([o["logprob"] for o in found.options] for found in (one, other))
+        else:
+            mine, theirs = one.nats, other.nats
+        assert mine == pytest.approx(theirs, abs=1e-4)
