@@ -18,6 +18,9 @@ from posttrain.runs.find import identify_model
 from posttrain.runs.targets import settle_target
 from posttrain.runtime import Compute, choose_compute
 
+# What answers depend on of the back end that writes them; the rest is patience and room.
+_WRITER = {"backend", "address", "model", "format", "extra_body"}
+
 
 def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: str) -> Path:
     """Measure a model on tasks, and print the scores.
@@ -68,7 +71,8 @@ def _measure(
     for task in settings.tasks:
         check_task(task, tokenizer)
     dtype = "bfloat16" if compute.precision == "bf16" else "float32"
-    identity = [identify_model(model), dtype, settings.generator.model_dump(mode="json")]
+    writer = settings.generator.model_dump(mode="json", include=_WRITER)
+    identity = [identify_model(model), dtype, writer]
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "lineage.json", {"model": model.path})
