@@ -213,7 +213,9 @@ def _write_tables(comparison: ManyComparison, csv: Path | None, markdown: Path |
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or one with evaluations in it.")
+    ],
     to: Annotated[
         Path | None,
         typer.Option(

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from posttrain.errors import DataError
 from posttrain.reports import accounting, formatting
 from posttrain.reports.browser import build_browser
-from posttrain.reports.folders import Row, TaskFolder, load_run, load_task
+from posttrain.reports.folders import Row, TaskFolder, find_evaluations, load_task
 from posttrain.reports.pages import write_page
 
 _CUT_OFF = ("truncated", "unfinished")
@@ -88,17 +88,16 @@ def build_run_pages(run: Path) -> list[Path]:
     """Write the page of every finished evaluation of a run.
 
     Args:
-        run: ``runs/<name>``.
+        run: ``runs/<name>``, or any folder as ``find_evaluations`` takes it.
 
     Returns:
         The pages.
 
     Raises:
-        DataError: The folder holds no run, or a file in it is damaged.
+        DataError: A file in the folder is damaged.
         PosttrainError: The folder cannot be written.
     """
-    tasks = [task for stage in load_run(run).stages for task in stage.tasks if task.results]
-    return [build_evaluation_page(task.path) for task in tasks]
+    return [build_evaluation_page(found.task.path) for found in find_evaluations(run)]
 
 
 def _collect(task: TaskFolder) -> dict[str, Any]:

@@ -173,6 +173,56 @@ def load_task(path: Path) -> TaskFolder | None:
     return TaskFolder(path, _read_object(path / "results.json"))
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished task and where it stands."""
+
+    run: str
+    stage: str
+    """Folder of the task's stage within its run; empty where the task stands alone."""
+    task: TaskFolder
+    root: Path
+    """Folder of the run."""
+
+    @property
+    def finished_at(self) -> str:
+        """When its stage ended; empty where that is not known."""
+        return str(_read_object(self.task.path.parent / "stage.json").get("finished_at") or "")
+
+
+def find_evaluations(path: Path) -> list[Evaluation]:
+    """Find every finished evaluation in a folder, also those that no stage of a recipe has made.
+
+    Args:
+        path: A run, a stage, a task, or any folder with tasks in it.
+
+    Returns:
+        By stage and task; results that were kept beside newer ones are left out.
+
+    Raises:
+        DataError: There is no such folder, or a file in it is broken.
+    """
+    path = path.resolve()
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder", hint="give the folder of a run")
+    homes = (home for home in (path, *list(path.parents)[:2]) if _is_run(home))
+    root = next(homes, path.parent if load_task(path) else path)
+    name = str(_read_object(root / "config.json").get("name") or root.name)
+    files = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}results.json")]
+    found = []
+    for file in sorted(files):
+        parts = file.parent.relative_to(root).parts
+        kept = any(part.startswith(".") or ".old-" in part for part in parts)
+        task = load_task(file.parent)
+        if task and task.results and (task.path / "records.jsonl").is_file() and not kept:
+            found.append(Evaluation(name, "-".join(parts[:-1]), task, root))
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    return "stages" in _read_object(path / "config.json")
+
+
 def build_metrics(lines: Iterable[Row]) -> Metrics:
     """Settle which lines of ``metrics.jsonl`` count.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from posttrain.evaluation.export import build_markdown, build_markdown_table, bu
 from posttrain.files import cache_root, digest_json, write_json, write_text
 from posttrain.reports import formatting
 from posttrain.reports.evaluation import build_evaluation_page
-from posttrain.reports.folders import Row, RunFolder, StageFolder, TaskFolder, load_run
+from posttrain.reports.folders import Evaluation, Row, find_evaluations
 from posttrain.reports.pages import write_page
 
 INDEX_COLUMNS = (
-    "task", "run", "stage", "model", "metric", "value", "low", "high", "correct", "problems",
-    "finished", "report",
+    "task", "run", "stage", "model", "metric", "value", "low", "high", "correct", "scored",
+    "problems", "finished", "report",
 )  # fmt: skip
 """Of ``index.csv``; ``low`` and ``high`` bound the 95 % interval, ``report`` names the files."""
 
@@ -35,7 +35,7 @@ def publish_run(run: Path, folder: Path) -> list[Path]:
     What the folder holds of other runs stays; reports of the same run, stage and task are replaced.
 
     Args:
-        run: ``runs/<name>``.
+        run: ``runs/<name>``, or any folder as ``find_evaluations`` takes it.
         folder: Such as ``docs/reports``; made where it is absent.
 
     Returns:
@@ -45,14 +45,13 @@ def publish_run(run: Path, folder: Path) -> list[Path]:
         DataError: The run has no finished evaluation, or the folder's ``index.csv`` is another one.
         PosttrainError: The folder cannot be written.
     """
-    found = load_run(run)
     entries, pages = [], []
-    for stage, task in _list_evaluations(found):
-        name = f"{found.name}-{stage.name}-{task.label}"
-        write_text(folder / f"{name}.md", build_markdown(task.results))
-        write_text(folder / f"{name}.csv", build_table(task.load_records()))
-        pages.append(build_evaluation_page(task.path, folder / f"{name}.html"))
-        entries.append(_describe(found, stage, task, name))
+    for found in _list_evaluations(run):
+        name = "-".join(filter(None, (found.run, found.stage, found.task.label)))
+        write_text(folder / f"{name}.md", build_markdown(found.task.results))
+        write_text(folder / f"{name}.csv", build_table(found.task.load_records()))
+        pages.append(build_evaluation_page(found.task.path, folder / f"{name}.html"))
+        entries.append(_describe(found, name))
     # Two runs may finish at the same time. The lock is no file for a folder that is shared.
     lock = cache_root() / "locks" / f"{digest_json(str(folder.resolve()))[:32]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,7 @@ def publish_answers(run: Path, folder: Path) -> list[Path]:
     """Write every problem's answer, a file for each evaluation: ``<task>/<run>-<stage>.json``.
 
     Args:
-        run: ``runs/<name>``.
+        run: ``runs/<name>``, or any folder as ``find_evaluations`` takes it.
         folder: Such as ``outputs/eval``; made where it is absent.
 
     Returns:
@@ -75,37 +74,39 @@ def publish_answers(run: Path, folder: Path) -> list[Path]:
         DataError: The run has no finished evaluation.
         PosttrainError: The folder cannot be written.
     """
-    found = load_run(run)
     files = []
-    for stage, task in _list_evaluations(found):
-        files.append(folder / task.label / f"{found.name}-{stage.name}.json")
-        about = {"run": found.name, "stage": stage.name, "results": task.results}
-        write_json(files[-1], {**about, "problems": task.load_records()})
+    for found in _list_evaluations(run):
+        name = "-".join(filter(None, (found.run, found.stage)))
+        files.append(folder / found.task.label / f"{name}.json")
+        about = {"run": found.run, "stage": found.stage, "results": found.task.results}
+        write_json(files[-1], {**about, "problems": found.task.load_records()})
     return files
 
 
-def _list_evaluations(run: RunFolder) -> Iterator[tuple[StageFolder, TaskFolder]]:
-    finished = [(s, t) for s in run.evaluate_stages for t in s.tasks if t.results]
-    if not finished:
+def _list_evaluations(path: Path) -> list[Evaluation]:
+    found = find_evaluations(path)
+    if not found:
         raise DataError(
-            f"{run.path}: no finished evaluation in it", hint="finish its evaluate stage first"
+            f"{path}: no finished evaluation in it", hint="finish its evaluate stage first"
         )
-    yield from finished
+    return found
 
 
-def _describe(run: RunFolder, stage: StageFolder, task: TaskFolder, name: str) -> Row:
-    results = task.results
+def _describe(found: Evaluation, name: str) -> Row:
+    results = found.task.results
     low, high = results.get("interval") or (None, None)
     model = str(results.get("model", ""))
     known = {
-        "task": task.label,
-        "run": run.name,
-        "stage": stage.name,
+        "task": found.task.label,
+        "run": found.run,
+        "stage": found.stage,
         # Where a run lies is no part of what was measured.
-        "model": model.removeprefix(f"{run.path}/"),
+        "model": model.removeprefix(f"{found.root}/"),
         "low": low,
         "high": high,
-        "finished": stage.outcome.get("finished_at"),
+        # Several samples of a problem are as many answers.
+        "scored": results.get("scored", results.get("problems")),
+        "finished": found.finished_at,
         "report": name,
     }
     return {column: known.get(column, results.get(column)) for column in INDEX_COLUMNS}
@@ -156,5 +157,5 @@ def _show(row: Mapping[str, Any]) -> tuple[str, ...]:
         bounds = float(row["low"]), float(row["high"])
         interval = formatting.format_score_interval(metric, bounds)
     score = f"{metric.replace('_', ' ')} {value}"
-    amount = f"{row['correct']} of {row['problems']}" if row["correct"] else row["problems"]
+    amount = f"{row['correct']} of {row['scored']}" if row["correct"] else row["problems"]
     return row["task"], row["run"], row["stage"], row["model"], score, interval, amount

@@ -11,9 +11,9 @@ from posttrain.reports.compare_many import ManyComparison, TaskTable
 from posttrain.reports.compare_page import letter_of
 
 COLUMNS = (
-    "task", "evaluation", "metric", "value", "low", "high", "correct", "problems", "best",
-    "minus_first", "minus_first_low", "minus_first_high", "only_this_better", "only_first_better",
-    "p", "p_holm",
+    "task", "evaluation", "metric", "value", "low", "high", "correct", "samples", "problems",
+    "best", "minus_first", "minus_first_low", "minus_first_high", "only_this_better",
+    "only_first_better", "p", "p_holm",
 )  # fmt: skip
 """``low`` and ``high`` bound 95 % intervals; ``best`` is 1 where paired tests show it."""
 
@@ -45,6 +45,7 @@ def _describe(task: TaskTable, place: int) -> dict[str, object]:
         "low": low,
         "high": high,
         "correct": side.correct,
+        "samples": side.samples,
         "problems": side.total,
         "best": int(task.leader == place),
     }

@@ -40,16 +40,23 @@ def _find_answered(folder: Path) -> str | None:
 def write_report(folder: Path) -> None:
     """Write ``report.html`` of a run and of each of its evaluations, and print the table.
 
+    Args:
+        folder: A run; of any other folder with evaluations in it, these get their pages.
+
     Raises:
-        DataError: The folder is no run.
+        DataError: The folder is neither.
     """
     from posttrain.reports.evaluation import build_run_pages
     from posttrain.reports.run import build_run_report
     from posttrain.reports.terminal import render_run_table
 
+    pages = build_run_pages(folder)
     if not (folder / "config.json").is_file():
-        raise DataError(f"{folder}: not a run's folder", hint="give a folder below runs/")
-    build_run_pages(folder)
+        if not pages:
+            raise DataError(f"{folder}: not a run's folder", hint="give a folder below runs/")
+        for page in pages:
+            say(f"report: {page}")
+        return
     page = build_run_report(folder)
     show(render_run_table(folder))
     say(f"report: {page}")

@@ -147,8 +147,8 @@ def test_every_evaluation_of_a_run_gets_its_page_and_the_report_leads_there(run,
     assert 'href="after/gsm8k' not in build_run_report(run).read_text()
     pages = build_run_pages(run)
     assert [p.relative_to(run).as_posix() for p in pages] == [
-        "before/gsm8k/report.html",
         "after/gsm8k/report.html",
+        "before/gsm8k/report.html",
     ]
     assert all(page.is_file() for page in pages)
     assert 'href="after/gsm8k/report.html"' in build_run_report(run).read_text()

@@ -60,10 +60,21 @@ def test_answers_are_one_file_per_task_and_run(run, tmp_path, build):
     (run / "after/gsm8k/records.jsonl").write_text(json.dumps(row) + "\n")
     files = publish_answers(run, tmp_path / "outputs/eval")
     names = [path.relative_to(tmp_path).as_posix() for path in files]
-    assert names == ["outputs/eval/gsm8k/demo-before.json", "outputs/eval/gsm8k/demo-after.json"]
-    found = json.loads(files[1].read_text())
+    assert names == ["outputs/eval/gsm8k/demo-after.json", "outputs/eval/gsm8k/demo-before.json"]
+    found = json.loads(files[0].read_text())
     assert (found["run"], found["stage"], found["problems"]) == ("demo", "after", [row])
     assert found["results"]["problems"] == 40
+
+
+def test_a_stage_is_named_by_its_run_and_what_no_recipe_made_is_there_too(run, tmp_path):
+    (run / "after").rename(run / "measured")
+    (run / "before").rename(run / "before.old-1")
+    for path in (run, run / "measured", run / "measured/gsm8k"):
+        (file,) = publish_answers(path, tmp_path / "eval")
+        assert file == tmp_path / "eval/gsm8k/demo-measured.json"
+    alone = (run / "measured").rename(tmp_path / "scores")
+    (file,) = publish_answers(alone, tmp_path / "eval")
+    assert file == tmp_path / "eval/gsm8k/scores.json"
 
 
 def test_a_run_without_evaluations_is_one_clear_line(run, tmp_path):
