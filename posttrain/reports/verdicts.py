@@ -133,7 +133,8 @@ class TaskComparison:
     def verdict(self) -> str:
         """The result in one sentence: what it means, and what this set could have shown."""
         paired, p_value = self.paired, formatting.format_p_value(self.paired.p_value)
-        size, these = self._size(paired.difference), f"these {paired.total} {self.things}"
+        size = self._size(paired.difference)
+        these = f"these {formatting.format_count(paired.total)} {self.things}"
         names = (self.first.name, self.second.name)
         if paired.p_value is None:
             return (

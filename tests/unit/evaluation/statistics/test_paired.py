@@ -123,6 +123,10 @@ def test_signs_flipped_of_single_answers_are_the_exact_mcnemar_test():
     assert drawn == pytest.approx(mcnemar_exact(40, 25), abs=0.01)
 
 
+def test_drawn_signs_never_prove_beyond_their_number():
+    assert flip_signs([1.0 + n / 100 for n in range(60)]) == 1 / 20_000
+
+
 def test_the_paired_t_test_and_flipped_signs_agree_where_both_hold():
     differences = np.random.default_rng(1).normal(0.1, 1, size=400)
     theirs = stats.ttest_1samp(differences, 0).pvalue

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from posttrain.evaluation.statistics import majority_at_k, pass_at_k
+from posttrain.evaluation.statistics import estimate_share, majority_at_k, pass_at_k
 
 
 def test_pass_at_k_by_hand():
@@ -83,3 +83,23 @@ def test_a_thousand_samples_stay_finite():
 def test_impossible_votes_are_refused(right, wrong):
     with pytest.raises(ValueError, match="between 1 and 1,000"):
         majority_at_k(right, wrong)
+
+
+@pytest.mark.parametrize("measure", ["pass", "majority"])
+def test_intervals_over_problems_cover_the_truth_19_times_in_20(measure):
+    """100 problems of 8 samples; pass@4 and the vote of 4 between a right and a wrong answer."""
+    draw, total, k = np.random.default_rng(15), 8, 4
+    shares = draw.beta(0.8, 0.8, size=1_000_000)
+    if measure == "pass":
+        truth = np.mean(1 - (1 - shares) ** k)
+        worth = [pass_at_k(n, total, k) for n in range(total + 1)]
+    else:
+        wrong = 1 - shares
+        truth = np.mean(shares**4 + 4 * shares**3 * wrong + 6 * shares**2 * wrong**2 / 2)
+        worth = [majority_at_k(n, [total - n])[k - 1] for n in range(total + 1)]
+    covered = []
+    for _ in range(1500):
+        rights = draw.binomial(total, draw.beta(0.8, 0.8, size=100))
+        low, high = estimate_share([worth[n] for n in rights], samples=800).interval
+        covered.append(low <= truth <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97
