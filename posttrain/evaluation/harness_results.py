@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from posttrain.errors import DataError
 from posttrain.evaluation.statistics import wilson_interval
 
+INVALID = "[invalid]"
+"""What the harness's regular expressions give where they find nothing."""
 _Z95 = 1.959963984540054
 # Scores of one problem that are a verdict, 0 or 1: their mean is a share of right answers.
 _VERDICTS = re.compile(r"(^|_)acc(_|$)|^exact_match$|^em$|^pass@1$")
@@ -39,16 +42,21 @@ class HarnessRecord:
     whole task alone."""
     correct: bool | None = None
     """None where scores are no verdicts."""
+    strict: bool | None = None
+    """Verdict of the task's filter named strict, such as `strict-match` of gsm8k; None without."""
+    sample: int = 0
     options: list[dict[str, Any]] = field(default_factory=list)
-    """Of multiple choice: text and log-probability of each option."""
+    """Of multiple choice: number as `letter`, text and log-probability of each option."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of ``records.jsonl``; what this kind of task lacks is left out."""
         line = asdict(self)
         if self.correct is None:
-            del line["correct"]
+            del line["correct"], line["strict"]
         else:
-            line |= {"parse": "harness", "error": None if self.correct else "wrong"}
+            missing = self.answer in ("", INVALID)
+            error = None if self.correct else "no_answer" if missing else "wrong"
+            line |= {"parse": "harness", "error": error}
             del line["score"]
         if not self.options:
             del line["options"]
@@ -129,7 +137,11 @@ def read_results(
         "task_version": found["versions"].get(name),
     }
     if "correct" in score:
-        summary |= {"metric": "accuracy", "accuracy": score["value"]}
+        summary |= {"metric": "accuracy", "accuracy": score["value"], "scored": len(records)}
+        lines = [record.to_json() for record in records]
+        summary["errors"] = dict(Counter(x["error"] for x in lines if x["error"]).most_common())
+        if strict := [record.strict for record in records if record.strict is not None]:
+            summary["strict_accuracy"] = sum(strict) / len(strict)
     return summary, records
 
 
@@ -154,6 +166,7 @@ def _build_record(
     scores = {
         f"{one},{each['filter']}": _plain(each[one]) for each in group for one in each["metrics"]
     }
+    strict = next((s.get(metric) for s in group if "strict" in s["filter"]), None)
     return HarnessRecord(
         id=f"{name}:{sample['doc_id']}",
         digest=str(sample["doc_hash"]),
@@ -162,6 +175,7 @@ def _build_record(
         scores=scores,
         score=float(value) if higher and _is_number(value) else None,
         correct=bool(value) if verdicts else None,
+        strict=bool(strict) if verdicts and strict in (0, 1) else None,
         **_read_answer(sample),
     )
 
@@ -175,8 +189,10 @@ def _read_answer(sample: Mapping[str, Any]) -> dict[str, Any]:
         return {"completion": "", "answer": None}
     logprobs = [float(response[0]) for response in filtered]
     options = [
-        {"text": str(arguments[1]), "logprob": logprob}
-        for arguments, logprob in zip(sample["arguments"], logprobs, strict=True)
+        {"letter": str(number), "text": str(arguments[1]), "logprob": logprob}
+        for number, (arguments, logprob) in enumerate(
+            zip(sample["arguments"], logprobs, strict=True)
+        )
     ]
     best = logprobs.index(max(logprobs))
     return {"completion": options[best]["text"], "answer": str(best), "options": options}

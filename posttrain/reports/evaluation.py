@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from posttrain.errors import DataError
+from posttrain.evaluation.export import describe_template
 from posttrain.reports import accounting, formatting
 from posttrain.reports.browser import build_browser
 from posttrain.reports.folders import Row, TaskFolder, find_evaluations, load_task
@@ -23,7 +24,7 @@ _COLOURS = {"right": 2, "wrong": 1, "truncated": 3, "unscored": 0}
 _SHOWN = {
     "task", "name", "model", "data", "settings", "metric", "value", "interval",
     "higher_is_better", "errors", "groups", "comparison", "problems", "correct", "accuracy",
-    "scored", "unscored", "samples", "strict_accuracy", "strict_interval", "pass_at_k", "majority",
+    "scored", "unscored", "samples", "template", "strict_accuracy", "strict_interval", "pass_at_k", "majority",
 }  # fmt: skip
 
 
@@ -116,6 +117,7 @@ def _collect(task: TaskFolder) -> dict[str, Any]:
         "amount": _describe_amount(results, metric),
         "samplings": _list_samplings(results),
         "strict": _describe_strict(results),
+        "template": _describe_template(results.get("template")),
         "share": value if formatting.is_share(metric) else None,
         "figures": _list_figures(results, nested=False),
         "more_figures": _list_figures(results, nested=True),
@@ -173,6 +175,13 @@ def _describe_strict(results: Row) -> str:
     """Share of right answers in the form asked for; empty where no form was asked for."""
     value = results.get("strict_accuracy")
     return "" if value is None else _with_interval(value, results.get("strict_interval"))
+
+
+def _describe_template(template: Row | None) -> tuple[str, bool] | None:
+    """What is known of the chat template, and whether it is another one than in training."""
+    if not template:
+        return None
+    return describe_template(template).strip("*"), template["same"] is False
 
 
 def _with_interval(share: float, interval: Sequence[float] | None) -> str:

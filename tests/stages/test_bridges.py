@@ -131,6 +131,8 @@ def test_another_template_than_the_trained_one_is_flagged(trained):
     assert template["used"] != template["trained"]
     assert "the model was trained with" in (place / "gsm8k/report.md").read_text()
     assert "template" not in load_json(place / "perplexity/results.json")
+    page = (place / "gsm8k/report.html").read_text()
+    assert "the model was trained with" in page
     page = (folder / "runs/other/report.html").read_text()
     assert page.count("another chat template than in training") == 1
     base = run("run", "other.yaml", "name=base", "model.path=tiny")

@@ -266,3 +266,45 @@ def test_a_gradient_that_one_process_lacks_counts_as_zero(tmp_path):
         check=False,
     )  # fmt: skip
     assert done.stdout.count("averaged") == 2, done.stderr
+
+
+MEASURED = """
+    evaluation:
+      tasks:
+        - {kind: number, name: sums, data: {from_stage: test-data}, max_new_tokens: 8}
+        - {kind: perplexity, name: text, data: {path: held.txt}, documents: paragraph}
+      problems: 37
+      every_steps: 4
+    keep_best: text/perplexity
+"""
+
+
+def test_two_processes_share_the_tasks_of_a_measured_training(cli, cache_dir, tmp_path):
+    path = tmp_path / "one.yaml"
+    problems = "  - {stage: sample-data, name: test-data, kind: math, num: 40, seed: 2}\n"
+    path.write_text(RECIPE.replace("  - stage: sft\n", f"{problems}  - stage: sft\n") + MEASURED)
+    # Fewer documents than a share has places: one process gets nothing to do.
+    (tmp_path / "held.txt").write_text("Three and four are seven, which is odd.\n")
+    alone = cli("train", str(path), "stages.sft.accumulate=4")
+    assert alone.returncode == 0, alone.stderr
+    process = torchrun(tmp_path, cache_dir, "train", str(path), "name=two")
+    errors = finish(process)
+    assert process.returncode == 0, errors
+    sides = []
+    for run in ("one", "two"):
+        stage = tmp_path / "runs" / run / "sft"
+        rows = [row for row in load_jsonl(stage / "metrics.jsonl") if "sums/accuracy" in row]
+        (last,) = (stage / "evaluation").glob(f"step-{rows[-1]['step']:06d}/sums/records.jsonl")
+        records = load_jsonl(last)
+        best = (stage / "checkpoints/best").resolve().name
+        sides.append(([row["step"] for row in rows], best, [r["id"] for r in records]))
+        assert len(records) == 37
+        assert [r["id"] for r in records] == sorted(
+            (r["id"] for r in records), key=lambda name: int(name.rpartition(":")[2])
+        )
+    assert sides[0] == sides[1]
+    for name in ("sums/accuracy", "text/perplexity"):
+        assert figures(tmp_path, "two", name) == pytest.approx(
+            figures(tmp_path, "one", name), rel=1e-2
+        )
+    assert errors.count("  sums  ") == len(sides[1][0])  # one process speaks
