@@ -27,6 +27,10 @@ class _Commands(TyperGroup):
             raise InterruptedRunError(
                 "interrupted; nothing half-written stays", hint=f"again with: {typed_command()}"
             ) from None
+        except typer.BadParameter as error:
+            # What pydantic, by which Typer checks values, puts before the message.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
 
 
 app = typer.Typer(

@@ -24,7 +24,8 @@ _COLOURS = {"right": 2, "wrong": 1, "truncated": 3, "unscored": 0}
 _SHOWN = {
     "task", "name", "model", "data", "settings", "metric", "value", "interval",
     "higher_is_better", "errors", "groups", "comparison", "problems", "correct", "accuracy",
-    "scored", "unscored", "samples", "template", "strict_accuracy", "strict_interval", "pass_at_k", "majority",
+    "scored", "unscored", "samples", "strict_accuracy", "strict_interval", "pass_at_k", "majority",
+    "template",
 }  # fmt: skip
 
 

@@ -58,6 +58,13 @@ def test_every_help_has_examples_of_its_own_command(command):
     assert re.search(rf"\$ .*posttrain {command}\b", result.stdout)
 
 
+def test_a_wrong_word_is_told_in_plain_words():
+    result = CliRunner().invoke(app, ["sample-data", "nonsense", "--out", "x.jsonl"])
+    assert result.exit_code == 2
+    assert "'nonsense' is not one of" in result.output
+    assert "Value error" not in result.output
+
+
 @pytest.fixture(scope="module")
 def bare_seconds() -> float:
     """What typer and rich take to be there, on this machine beside what else it is doing."""

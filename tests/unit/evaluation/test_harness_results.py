@@ -59,6 +59,28 @@ def test_every_filter_of_a_problem_is_in_its_record():
     assert summary["problems"] == len(records) == 1
 
 
+def test_records_have_the_fields_of_our_own():
+    samples = [
+        sample(0, "exact_match", 1.0, "flexible-extract"),
+        sample(0, "exact_match", 0.0, "strict-match"),
+        sample(1, "exact_match", 0.0, "flexible-extract") | {"filtered_resps": ["[invalid]"]},
+        sample(1, "exact_match", 0.0, "strict-match"),
+        sample(2, "exact_match", 0.0, "flexible-extract"),
+        sample(2, "exact_match", 0.0, "strict-match"),
+    ]
+    both = found("exact_match")
+    names = {"exact_match,flexible-extract": 1 / 3, "exact_match,strict-match": 0.0}
+    both["results"]["t"] = names
+    summary, records = read_results("t", both, samples)
+    lines = [record.to_json() for record in records]
+    assert [line["correct"] for line in lines] == [True, False, False]
+    assert [line["strict"] for line in lines] == [False, False, False]
+    assert [line["error"] for line in lines] == [None, "no_answer", "wrong"]
+    assert [line["sample"] for line in lines] == [0, 0, 0]
+    assert summary["errors"] == {"no_answer": 1, "wrong": 1}
+    assert (summary["scored"], summary["strict_accuracy"]) == (3, 0.0)
+
+
 def test_a_score_without_a_standard_error_has_no_interval():
     scores = read_scores("t", found("bits_per_byte", 1.5, "N/A", better=False))
     assert scores["bits_per_byte,none"] == {

@@ -1,7 +1,9 @@
 """Tasks in the middle of training: they change nothing of it, and the best is kept by them."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from posttrain.config.load import build_recipe
-from posttrain.errors import CheckpointError, ConfigError
+from posttrain.errors import CheckpointError, ConfigError, InterruptedRunError
 from posttrain.files import load_json, load_jsonl
 from posttrain.models.load import find_model, load_tokenizer
 from posttrain.runs.exams import TaskExam, check_exam
@@ -203,6 +205,49 @@ def test_a_stage_stops_early_by_a_task(make_job, problems, text, capsys):
     assert "text/perplexity has not got better" in summary.stopped_early
     rows = load_jsonl(job.folder / "metrics.jsonl")
     assert [row["step"] for row in rows if "text/perplexity" in row] == [4, 8]
+
+
+class Interrupting:
+    """An exam in whose middle the process is asked to stop, once."""
+
+    def __init__(self, exam):
+        self._exam = exam
+        self.is_due = exam.is_due
+        self._checked = 0
+
+    def measure(self, model, step, check):
+        def check_and_stop():
+            self._checked += 1
+            if self._checked == 2:  # before the second task
+                os.kill(os.getpid(), signal.SIGTERM)
+            check()
+
+        return self._exam.measure(model, step, check_and_stop)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_stop_in_the_middle_of_tasks_loses_nothing(tuning, make_job, problems, text, capsys):
+    settings = {
+        "evaluation": {"tasks": tasks_of(problems, text), "problems": 6},
+        "keep_best": "text/perplexity",
+        "recipe": LORA if tuning == "lora" else {},
+    }
+    whole = with_exam(make_job("whole", **settings))
+    train_sft(whole)
+    job = with_exam(make_job("cut", **settings))
+    with pytest.raises(InterruptedRunError, match="stopped after step 2 of 6; all is saved"):
+        train_sft(replace(job, exam=Interrupting(job.exam)))
+    assert [path.name for path in job.checkpoints.glob("step-*")] == ["step-000002"]
+    assert "gsm8k/accuracy" not in (job.folder / "metrics.jsonl").read_text()
+    train_sft(job)
+    assert same_weights(weights(job.final), weights(whole.final))
+    scores = [
+        [(r["step"], r["text/perplexity"]) for r in load_jsonl(one.folder / "metrics.jsonl")
+         if "text/perplexity" in r]
+        for one in (job, whole)
+    ]  # fmt: skip
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 3
 
 
 def test_what_is_measured_is_left_as_an_evaluation(make_job, problems, text):
