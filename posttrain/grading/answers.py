@@ -31,7 +31,7 @@ _LONGEST_GAP = 60
 _MOST_PARTS = 100
 _LONGEST_LINE = 2000
 _STATED = re.compile(
-    r"(?:final answer is|answer is|answer\s*:|答案是|答案为|答案[:：])\s*:?\s*", re.I
+    r"(?:final answer is|answer is|answer\*{0,2}\s*:|答案是|答案为|答案[:：])\s*:?[\s*]*", re.I
 )
 _AFTERWORD = re.compile(r"(?:\.\s+|\s+)I hope\b.*|\.\s+(?=[A-Z]).*|。.*", re.S)
 _DIGIT = re.compile(r"\d")

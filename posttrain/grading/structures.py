@@ -52,7 +52,12 @@ def compare_lists(answer: str, reference: str) -> bool | None:
     tuples = [_open(side[0]) if len(side) == 1 else None for side in parts]
     for side, other in ((0, 1), (1, 0)):
         whole = tuples[other]
-        if len(parts[side]) > 1 and whole and whole[0] == "(":
+        if len(parts[side]) < 2 or len(parts[other]) != 1:
+            continue
+        if "\\cup" in parts[other][0]:
+            # "x<3 or x>5" is a union.
+            parts[other] = parts[other][0].split("\\cup")
+        elif whole and whole[0] == "(":
             # "1,2" may leave out the brackets of (1,2), and then its order counts.
             parts[other] = whole[1]
             return _match_in_order(*parts)
@@ -230,19 +235,21 @@ def _compare_one_relation(answer: str, reference: str) -> bool | None:
     is_answer = _RELATION.search(answer) is not None
     sides, signs = _sides(answer if is_answer else reference)
     if set(signs) == {"="}:
-        if _NAMES.fullmatch(sides[-1]):
-            value = sides[0]
-        elif is_answer or _NAMES.fullmatch(sides[0]):
+        if is_answer or _NAMES.fullmatch(sides[0]):
             # A model may write the whole equation, "a+d=2k"; of a reference only a name is dropped.
             value = sides[-1]
+            if _NAMES.fullmatch(value) and value != reference:
+                value = sides[0]  # "5=x"
+        elif _NAMES.fullmatch(sides[-1]):
+            value = sides[0]
         else:
             return False
         return compare_parts(*((value, reference) if is_answer else (answer, value)))
     interval = _to_interval(sides, signs)
     other = reference if is_answer else answer
-    if interval is None or not (_open(other) or "\\cup" in other):
-        return None if "|" in sides[0] + sides[-1] + "".join(sides) or interval is None else False
-    return compare_parts(interval, other)
+    if interval and (_open(other) or "\\cup" in other):
+        return compare_parts(interval, other)
+    return False if interval else None
 
 
 def _to_interval(sides: list[str], signs: list[str]) -> str | None:

@@ -11,6 +11,7 @@ Span = tuple[int, int]
 
 _CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.S)
 _ANNOUNCED = re.compile(r"answer|答案|选", re.I)
+_MOST_PARTS = 100
 _AT_THE_FRONT = frozenset({"letter", "leading"})
 # Their answer is told in a form of its own, and what it was read from is the whole text.
 _REWRITTEN = frozenset({"json", "python", "broken", "likelihood", "harness", "none"})
@@ -42,7 +43,8 @@ def find_answer_spans(completion: str, answer: str | None, parse: str) -> list[S
     elif parse == "stated":
         # Behind the last word that announces an answer which stands behind it.
         places = [found.end() for found in _ANNOUNCED.finditer(completion)]
-        start = next((place for place in reversed(places) if answer in completion[place:]), 0)
+        last = completion.rfind(answer)
+        start = max((place for place in places if place <= last), default=0)
     first = parse in ("marker", "stated") and start
     place = completion.find(answer, start) if first else completion.rfind(answer)
     return _span_at(place, answer)
@@ -55,7 +57,7 @@ def _span_at(place: int, answer: str) -> list[Span]:
 def _find_answer_boxes(completion: str, answer: str) -> list[Span]:
     """The last box, or the last ones that hold the parts of the answer together."""
     taken: list[tuple[int, int, str]] = []
-    for box in reversed(find_boxes(completion)):
+    for box in reversed(find_boxes(completion)[-_MOST_PARTS:]):
         taken.insert(0, box)
         if ", ".join(content for _, _, content in taken) == answer:
             return [(start, end) for start, end, _ in taken]

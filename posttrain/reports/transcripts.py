@@ -13,6 +13,7 @@ _HOW_FOUND = {
     "marker": "after the answer marker",
     "boxed": "in the box",
     "stated": "behind the words that announce it",
+    "bare": "the whole text",
     "last_number": "the last number of the text",
     "last_expression": "the last formula of the text",
     "pattern": "by the task's own pattern",

@@ -96,6 +96,8 @@ def test_the_number_in_the_last_box_is_the_answer(text, number):
         ("The answer is 3 + 4 = 7 of the 12", "7"),
         ("Answer: 1\nNo.\nAnswer:\n-2", "-2"),
         ("**Answer:** 5 of 9", "5"),
+        ("**Answer**: 5 of 9", "5"),
+        ("### 4\n**Final Answer:**\n\n5 of 9", "5"),
     ],
 )
 def test_the_number_behind_the_last_statement_is_the_answer(text, number):
@@ -161,6 +163,7 @@ def test_every_gsm8k_reference_is_a_number_that_equals_itself(shared_data):
         (r"\($y_1 = \boxed{x} \) and \( y_2 = \boxed{2x} \)", "x, 2x", "boxed"),
         (r"\boxed{10} and then \boxed{42}", "42", "boxed"),
         (r"It costs \$5, so \[ x = 3 \] it is", "x = 3", "last_expression"),
+        ("**Final Answer**\n\n**Answer:**\n$x = 3$ in 2 ways", "x = 3", "stated"),
         ("Evelyn", "Evelyn", "bare"),
     ],
 )  # fmt: skip
