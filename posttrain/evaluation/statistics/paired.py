@@ -176,6 +176,11 @@ def compare_values(
         error = found.standard_error
         by_chance = detectable_difference(count, 0.0, level)
         detectable = detectable_by_error(error, count - 1, level) if error else by_chance
+    interval = drawn
+    if found.standard_error == 0 and all(0 <= value <= 1 for value in (*first, *second)):
+        # Drawing anew from what is all alike shows no spread, and there may be some all the same.
+        _, unseen = wilson_interval(0, count, level)
+        interval = max(-1.0, found.value - unseen), min(1.0, found.value + unseen)
     needed = None
     if detectable and found.value and found.standard_error:
         needed = math.ceil(len(first) * (detectable / found.value) ** 2)
@@ -184,7 +189,7 @@ def compare_values(
         wins=sum(difference > 0 for difference in differences),
         losses=sum(difference < 0 for difference in differences),
         difference=found.value,
-        interval=drawn,
+        interval=interval,
         p_value=flip_signs(totals),
         test="sign_flips",
         bootstrap_interval=drawn,

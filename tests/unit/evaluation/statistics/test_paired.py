@@ -150,6 +150,16 @@ def test_problems_of_one_passage_count_as_one():
     assert blind.interval[1] - blind.interval[0] < 0.3 * (found.interval[1] - found.interval[0])
 
 
+def test_models_that_never_differed_may_differ_all_the_same():
+    found = compare_values([0.5, 0.0, 1.0] * 8, [0.5, 0.0, 1.0] * 8)
+    unseen = wilson_interval(0, 24)[1]
+    assert found.interval == pytest.approx((-unseen, unseen))
+    assert found.bootstrap_interval == (0.0, 0.0)
+    assert compare_values([1.0] * 9, [0.0] * 9).interval == pytest.approx(
+        (1 - wilson_interval(0, 9)[1], 1.0)
+    )
+
+
 def test_few_clusters_can_show_nothing():
     found = compare_values([1.0] * 50, [0.0] * 50, clusters=["abcde"[n % 5] for n in range(50)])
     assert found.p_value == 2 / 32
