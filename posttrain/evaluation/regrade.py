@@ -25,6 +25,8 @@ from posttrain.grading.verdicts import Grade, Reference
 
 SETTINGS = ("kind", "answer_pattern", "grader_seconds", "ignore_case", "normalize")
 """What may be other than when the answers were written: it has no part in the writing."""
+_FREE_TEXT = ("number", "formula", "exact")
+"""Kinds whose answers and references are bare texts."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,16 @@ def _settle_task(results: dict[str, Any], overrides: Sequence[str]) -> AnswerTas
                 f"command line `{text}`: `{key}` is no setting of grading",
                 hint=f"these are: {', '.join(SETTINGS)}; for others evaluate again",
             )
-    kind = str(results["kind"])
+    kind = was = str(results["kind"])
     for text in overrides:
         kind = text.removeprefix("kind=") if text.startswith("kind=") else kind
-    model = TASK_KINDS.get(kind)
-    if model is None or not issubclass(model, AnswerTask):
+    if kind != was and not {kind, was} <= set(_FREE_TEXT):
         raise ConfigError(
-            f"command line `kind={kind}`: no kind of answers",
-            hint=f"known: {', '.join(TASK_KINDS)}",
+            f"command line `kind={kind}`: answers of kind `{was}` cannot be graded so",
+            hint=f"{', '.join(_FREE_TEXT)} can be exchanged for each other",
         )
+    model = TASK_KINDS[kind]
+    assert issubclass(model, AnswerTask)
     kept = {k: v for k, v in results["settings"].items() if k in model.model_fields}
     said = [text for text in overrides if not text.startswith("kind=")]
     values = {**kept, "kind": kind, "task": results["task"], "data": {"path": results["data"]}}

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 
 from posttrain.config.evaluation import TASK_KINDS
@@ -82,6 +84,19 @@ def test_a_passage_stands_before_the_question_and_scored_options_behind_it():
     assert put(likely, choice()).text == "A passage.\n\nQuestion: Which?\nAnswer:"
     lettered = put(task("choice"), choice()).messages[-1]["content"]
     assert lettered.startswith("A passage.\n\nWhich?\nA. x\nB. y\nAnswer with")
+
+
+@pytest.mark.parametrize(("method", "told"), [("likelihood", "y"), ("letter", "B")])
+def test_examples_of_multiple_choice_are_answered_as_the_task_asks(tmp_path, method, told):
+    row = {"question": "Which?", "options": ["x", "y"], "answer": "B", "explanation": "So."}
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    data = {"path": str(tmp_path / "rows.jsonl")}
+    for cot in (None, True) if method == "letter" else (None,):
+        settings = task("choice", method=method, cot=cot, shots={"number": 1, "data": data})
+        found = put(settings, problem(choice=CHOICE), read=partial(read_problems, settings))
+        answer = found.messages[1]["content"]
+        assert answer == (f"So.\nAnswer: {told}" if cot else told)
+        assert ("A. x" in found.messages[0]["content"]) == (method == "letter")
 
 
 def test_a_prompt_of_ones_own_speaks_of_options_and_fields_of_the_row():
