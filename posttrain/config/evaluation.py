@@ -98,6 +98,8 @@ class Example(Config):
     """As it is asked."""
     answer: Annotated[str, Field(min_length=1)]
     """As the model shall write its own, with the reasoning where it shall reason."""
+    row: dict[str, Any] = Field(default_factory=dict)
+    """Fields that the task's `prompt` speaks of as `row.FIELD`."""
 
 
 class ShotsConfig(Config):

@@ -113,7 +113,7 @@ def _put(task: ReasoningTask, problem: Problem) -> str:
     except Exception as error:  # whatever a template makes of a row
         raise DataError(
             f"{problem.origin}: the task's `prompt` cannot be written for this row: {error}",
-            hint=f"the row has: {', '.join(problem.row)}",
+            hint=f"the row has: {', '.join(problem.row) or 'no fields'}",
         ) from error
 
 
@@ -177,7 +177,7 @@ def _words(problem: Problem) -> str:
 def _read_example(example: Example, number: int) -> Problem:
     prompt: Message = {"role": "user", "content": example.problem}
     origin = Origin("shots.examples", number)
-    return Problem(origin, (prompt,), example.answer, solution=example.answer)
+    return Problem(origin, (prompt,), example.answer, solution=example.answer, row=example.row)
 
 
 def encode_prompts(

@@ -110,6 +110,17 @@ def test_a_prompt_of_ones_own_speaks_of_options_and_fields_of_the_row():
         put(task("choice", prompt=prompt), choice(row={"a": 1}))
 
 
+def test_a_written_example_brings_the_fields_that_the_prompt_speaks_of():
+    one = {"problem": "P1", "answer": "A1", "row": {"subject": "Art"}}
+    prompt = "{{ row.subject }}: {{ problem }}"
+    settings = task(prompt=prompt, shots={"examples": [one]})
+    found = put(settings, problem(row={"subject": "Bio"})).messages
+    assert [m["content"] for m in found] == ["Art: P1", "A1", "Bio: How many?"]
+    bare = task(prompt=prompt, shots={"examples": [{"problem": "P1", "answer": "A1"}]})
+    with pytest.raises(DataError, match=r"shots\.examples:1: .*the row has: no fields"):
+        put(bare, problem(row={"subject": "Bio"}))
+
+
 def test_a_template_cannot_reach_into_python():
     prompt = "{{ problem.__class__.__mro__ }}"
     with pytest.raises(DataError, match="unsafe"):
