@@ -11,6 +11,7 @@ from posttrain.config.model import ModelConfig
 from posttrain.files import move_aside, write_errors
 from posttrain.logs import say, show
 from posttrain.reports import formatting
+from posttrain.reports.evaluation import build_run_pages
 from posttrain.reports.terminal import build_table, to_text
 from posttrain.runs.targets import settle_target
 from posttrain.runtime import Compute, choose_compute
@@ -45,7 +46,8 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
         if aside := move_aside(out):
             say(f"the older result is kept as {aside}")
     show(render_scores(run_harness(settings.harness, model, out, compute)))
-    say(f"results: {out}")
+    build_run_pages(out)
+    say(f"results: {out}, with a page for each task (report.html)")
     return out
 
 

@@ -163,6 +163,8 @@ def test_every_problem_has_a_record(cli, tmp_path):
     assert texts["metric"] == "word_perplexity"
     assert texts["higher_is_better"] is False
     assert "| our_texts | word_perplexity,none |" in (folder / "report.md").read_text()
+    for name in ("our_choice", "our_writing", "our_texts"):
+        assert f"<h1>{name}</h1>" in (folder / name / "report.html").read_text()
 
 
 def test_a_stage_measures_before_and_after_and_the_two_are_compared(cli, tmp_path):
