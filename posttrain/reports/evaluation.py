@@ -35,7 +35,8 @@ class GroupScore:
 
     name: str
     accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
+    """95 %; None where too little gives none."""
     correct: int
     scored: int
     """Answers that have a verdict."""
@@ -211,9 +212,10 @@ def _groups(results: Row) -> list[tuple[str, Row]]:
 def _list_groups(name: str, found: Row) -> Iterator[GroupScore]:
     for value, one in found.items():
         if one["accuracy"] is not None:  # as where nothing of the group could be scored
-            low, high = one["interval"]
+            low, high = one["interval"] or (None, None)
+            interval = None if low is None else (float(low), float(high))
             counts = int(one["correct"]), int(one.get("scored", one["problems"]))
-            yield GroupScore(value, one["accuracy"], (low, high), *counts, f"{name}:{value}")
+            yield GroupScore(value, one["accuracy"], interval, *counts, f"{name}:{value}")
 
 
 def _by_count(errors: Mapping[str, int]) -> list[tuple[str, int]]:

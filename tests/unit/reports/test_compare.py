@@ -268,3 +268,19 @@ def test_one_text_alone_settles_nothing(tmp_path, build):
     write_texts(build, tmp_path / "b/text", [30.0])
     text = folded(render_comparison(compare_runs(tmp_path / "a", tmp_path / "b")))
     assert "One text alone cannot tell" in text
+
+
+def test_a_group_of_one_passage_has_no_interval_and_the_page_is_written(tmp_path, build):
+    for name, last in (("a", True), ("b", False)):
+        rows = [
+            build.make_record(n, n > 1 or last, cluster=f"passage {n % 2}", groups={"level": n % 2})
+            for n in range(1, 5)
+        ]
+        build.write_task(tmp_path / name / "gsm8k", rows)
+    comparison = compare_runs(tmp_path / "a", tmp_path / "b")
+    intervals = [
+        part.paired.interval for part in comparison.tasks[0].found.groups["level"].values()
+    ]
+    assert None in intervals
+    html = build_comparison_report(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "By level" in html

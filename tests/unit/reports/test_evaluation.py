@@ -154,6 +154,19 @@ def test_every_evaluation_of_a_run_gets_its_page_and_the_report_leads_there(run,
     assert 'href="after/gsm8k/report.html"' in build_run_report(run).read_text()
 
 
+def test_a_group_without_verdicts_or_interval_is_no_mistake(tmp_path, build, records):
+    whole = {"problems": 2, "scored": 2, "unscored": 0, "correct": 1}
+    groups = {
+        "level": {
+            "none": {**whole, "scored": 0, "correct": 0, "accuracy": None, "interval": None},
+            "few": {**whole, "accuracy": 0.5, "interval": None},
+        }
+    }
+    write(build, tmp_path, records, groups=groups)
+    page = plain(build_evaluation_page(tmp_path).read_text(encoding="utf-8"))
+    assert "Accuracy by level few 1 of 2 50.0 % Bar:" in page
+
+
 def test_what_is_no_evaluation_is_one_clear_line(tmp_path, build):
     with pytest.raises(DataError, match="no results of an evaluation"):
         build_evaluation_page(tmp_path)
