@@ -212,8 +212,8 @@ def _groups(results: Row) -> list[tuple[str, Row]]:
 def _list_groups(name: str, found: Row) -> Iterator[GroupScore]:
     for value, one in found.items():
         if one["accuracy"] is not None:  # as where nothing of the group could be scored
-            low, high = one["interval"] or (None, None)
-            interval = None if low is None else (float(low), float(high))
+            bounds = one["interval"]
+            interval = (float(bounds[0]), float(bounds[1])) if bounds else None
             counts = int(one["correct"]), int(one.get("scored", one["problems"]))
             yield GroupScore(value, one["accuracy"], interval, *counts, f"{name}:{value}")
 

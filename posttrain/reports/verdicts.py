@@ -218,7 +218,8 @@ def describe_part(part: ScoredPart) -> str:
     """Write the difference on some of the problems."""
     interval = formatting.format_change_interval("accuracy", part.paired.interval)
     change = formatting.format_change("accuracy", part.paired.difference)
-    return f"{change} ({interval}); p {formatting.format_p_value(part.adjusted_p)}"
+    shown = f"{change} ({interval})" if interval else change
+    return f"{shown}; p {formatting.format_p_value(part.adjusted_p)}"
 
 
 def _part_to_json(part: ScoredPart) -> dict[str, Any]:

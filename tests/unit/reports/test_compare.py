@@ -170,6 +170,7 @@ def test_groups_strict_and_unscored_answers_are_told(tmp_path, build):
     assert f"1 answers of {tmp_path.name}/a have no verdict." in text
     html = build_comparison_report(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
     assert "By level" in html
+    assert "()" not in html[: html.index("<dialog")] + render_comparison(comparison)
     assert "have no verdict" in html
 
 
@@ -284,3 +285,4 @@ def test_a_group_of_one_passage_has_no_interval_and_the_page_is_written(tmp_path
     assert None in intervals
     html = build_comparison_report(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
     assert "By level" in html
+    assert "()" not in html[: html.index("<dialog")] + render_comparison(comparison)
