@@ -1,18 +1,19 @@
 """Writing answers beside lm-evaluation-harness and transformers: same model, prompts and answers.
 
-    python bench/generation.py GSM8K_FOLDER --folder KEPT --threads 2 --rounds 3
+    python bench/generation.py --folder KEPT --threads 2 --rounds 3
 
-A model is trained on the folder's train.jsonl first and kept in KEPT (bench/trained_model.py). All
-sides then write greedy answers in fp32 to problems of its test.jsonl, in turns, in one process:
+A model is trained on word problems in the shape of GSM8K first and kept in KEPT (trained_model.py,
+word_problems.py); its answers end where it has learned to. All sides then write greedy answers in
+fp32 to problems it has not seen, in turns, in one process:
 
 - ours: in-flight batches, as `posttrain evaluate` writes.
 - lm-eval: its `hf` back end's generate_until, batches of 32 that it sorts by length itself.
 - generate_batch: transformers' continuous batching, for those who have time.
 
-Useful tokens are those of ours; the others must give the same texts. Where one differs, the two
-tokens' logits are compared: rounding explains gaps below 1e-3. With --shots the prompts begin with
-as many worked examples. With --one-by-one ours is held to transformers' generate, a prompt at a
-time.
+Useful tokens are those of ours; the others must give the same tokens. Where an answer parts, the
+two tokens' logits are compared: rounding explains gaps below 1e-3. With --shots the prompts begin
+with as many worked examples. With --one-by-one ours is held to transformers' generate, a prompt at a
+time. With --model and --rows it is another model, and rows of GSM8K.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from typing import Any
 import torch
 from trained_model import ensure_trained
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from word_problems import make_problems
 
 from posttrain.generation.generator import GenerationOptions, write_all
 from posttrain.generation.local import TransformersGenerator, build_requests
@@ -37,10 +39,10 @@ ROUNDING = 1e-3
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder of GSM8K's train.jsonl and test.jsonl")
     parser.add_argument("--folder", type=Path, required=True, help="for the trained model")
+    parser.add_argument("--rows", type=Path, help="GSM8K's test.jsonl or alike, for --model")
     parser.add_argument("--model", type=Path, help="another model, trained already")
-    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser.add_argument("--steps", type=int, default=300, help="of training")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=500)
@@ -52,13 +54,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def build_prompts(tokenizer: Any, options: argparse.Namespace) -> list[str]:
     """Prompts as text: the template's, behind as many worked examples as asked for."""
-    shots = read_rows(options.data / "train.jsonl")[: options.shots]
+    if options.rows:
+        rows = [json.loads(line) for line in options.rows.read_text("utf-8").splitlines()]
+    else:
+        rows = make_problems(options.prompts + options.shots, seed=2)
+    shots, rows = rows[: options.shots], rows[options.shots :][: options.prompts]
     head = [
         {"role": role, "content": row[key]}
         for row in shots
@@ -70,7 +72,7 @@ def build_prompts(tokenizer: Any, options: argparse.Namespace) -> list[str]:
             tokenize=False,
             add_generation_prompt=True,
         )
-        for row in read_rows(options.data / "test.jsonl")[: options.prompts]
+        for row in rows
     ]
 
 
@@ -186,7 +188,7 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     place = options.model or ensure_trained(
-        options.folder, options.data / "train.jsonl", steps=options.steps, threads=options.threads
+        options.folder, steps=options.steps, threads=options.threads
     )
     model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(place)

@@ -116,7 +116,7 @@ def main() -> None:
         problems = [(solved + text, answers) for text, answers, _ in asked]
         score = build_ours(problems, ours, tokenizer, options.batch_tokens)
         sizes = {n: build_lm_eval(problems, theirs, tokenizer, n) for n in BATCHES}
-        few = {n: build_lm_eval(problems[:60], theirs, tokenizer, n) for n in BATCHES}
+        few = {n: build_lm_eval(problems[:24], theirs, tokenizer, n) for n in BATCHES}
         best = min(BATCHES, key=lambda n: timed(few[n])[0])
         spent: list[tuple[float, float]] = []
         for _ in range(options.rounds):

@@ -1,11 +1,9 @@
-"""A small model trained on worked solutions until its answers end where theirs do.
+"""A small model trained on word problems until its answers end where theirs do.
 
-Its vocabulary is learned from the same file. Random weights end no answer, or all
-alike.
+Random weights end no answer, or all alike.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +11,11 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from word_problems import make_problems
 
 from posttrain.models.tiny import CHAT_TEMPLATE, END_OF_TURN, PAD, START_OF_TURN
 
+VOCABULARY = 4096
 RECIPE = """\
 name: trained
 model: {{path: {untrained}}}
@@ -33,7 +33,7 @@ stages:
 
 
 def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Learn a byte-level vocabulary of 4,096 tokens, digits single."""
+    """Learn a byte-level vocabulary of at most 4,096 tokens, digits single."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -43,7 +43,7 @@ def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=4096,
+        vocab_size=VOCABULARY,
         special_tokens=[PAD, START_OF_TURN, END_OF_TURN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -60,23 +60,25 @@ def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def ensure_trained(folder: Path, rows: Path, *, steps: int, threads: int) -> Path:
+def ensure_trained(folder: Path, *, steps: int, threads: int) -> Path:
     """Train the model, or find it trained.
 
     Args:
         folder: For everything.
-        rows: GSM8K's train.jsonl, or a file of that shape.
         steps: Of about 4,096 tokens.
         threads: CPU threads.
 
     Returns:
         The model's folder.
     """
-    found = folder / "runs" / "trained" / "stages" / "sft" / "final"
+    found = folder / "runs" / "trained" / "sft" / "final"
     if found.is_dir():
         return found
-    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-    tokenizer = build_tokenizer([line[k] for line in lines for k in ("question", "answer")])
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = make_problems(20_000, seed=1)
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in problems), encoding="utf-8")
+    tokenizer = build_tokenizer([row[k] for row in problems[:4000] for k in row])
     config = Qwen3Config(
         hidden_size=256,
         intermediate_size=768,
@@ -84,7 +86,7 @@ def ensure_trained(folder: Path, rows: Path, *, steps: int, threads: int) -> Pat
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
-        vocab_size=len(tokenizer),
+        vocab_size=VOCABULARY,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -100,7 +102,6 @@ def ensure_trained(folder: Path, rows: Path, *, steps: int, threads: int) -> Pat
     tokenizer.save_pretrained(untrained)
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(untrained=untrained, rows=rows.resolve(), steps=steps))
-    command = [sys.executable, "-m", "posttrain", "run", str(recipe)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    subprocess.run(command, cwd=folder, env=environment, check=True)
-    return next((folder / "runs").rglob("final"))
+    command = [sys.executable, "-m", "posttrain", "run", str(recipe), f"compute.threads={threads}"]
+    subprocess.run(command, cwd=folder, check=True)
+    return found
