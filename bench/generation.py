@@ -12,8 +12,8 @@ fp32 to problems it has not seen, in turns, in one process:
 
 Useful tokens are those of ours; the others must give the same tokens. Where an answer parts, the
 two tokens' logits are compared: rounding explains gaps below 1e-3. With --shots the prompts begin
-with as many worked examples. With --one-by-one ours is held to transformers' generate, a prompt at a
-time. With --model and --rows it is another model, and rows of GSM8K.
+with as many worked examples. With --one-by-one ours is held to transformers' generate, prompt by
+prompt. With --model and --rows it is another model, and rows of GSM8K.
 """
 
 import argparse
