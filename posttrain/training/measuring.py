@@ -52,7 +52,9 @@ class MeasuringTrainer(ModelFiles):
             return
         self.recorder.record(step, values)
         means = {name.removeprefix("validation_"): value for name, value in values.items()}
-        say(f"step {step}/{self.state.max_steps}  validation  {describe_metrics(means)}".rstrip())
+        if self.eval_dataset:
+            shown = describe_metrics(means).rstrip()
+            say(f"step {step}/{self.state.max_steps}  validation  {shown}")
         self.saver.note(step, means)
         if self.guards.look_at_validation(step, means):
             self.control.should_training_stop = True

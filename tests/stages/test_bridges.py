@@ -6,6 +6,8 @@ import json
 import pytest
 
 from posttrain.files import load_json, load_jsonl
+from tests.stages.conftest import environment
+from tests.stages.started import Forked, run_forked
 from tests.stages.test_harness import CHOICE, WRITING
 from tests.stages.test_mistakes import complain
 from tests.stages.test_vocabulary import TEXT
@@ -53,9 +55,6 @@ PARTS = ("compute.threads=1", "compute.precision=fp32", "harness.tasks_folder=mi
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cache_dir):
     """The folder in which the recipe has been run."""
-    from tests.stages.conftest import environment
-    from tests.stages.started import run_forked
-
     folder = tmp_path_factory.mktemp("trained")
     (folder / "small.yaml").write_text(RECIPE)
     (folder / "other.yaml").write_text(OTHER)
@@ -147,6 +146,16 @@ def test_a_conversation_in_the_trained_template_is_not_flagged(trained):
     done = run("chat", "runs/small/sft", "max_new_tokens=2", stdin="Hello\n\n")
     assert done.returncode == 0, done.stderr
     assert "was trained with the chat template" not in done.stderr
+
+
+def test_a_server_in_another_template_is_flagged(trained, cache_dir, tmp_path):
+    folder, _, _ = trained
+    arguments = ["serve", "runs/small/sft", "port=0", "threads=1", "chat_template=qwen2_chatml"]
+    server = Forked(arguments, tmp_path, folder=folder, environment=environment(cache_dir))
+    try:
+        server.wait_for("was trained with the chat template")
+    finally:
+        server.end()
 
 
 def test_the_harness_measures_an_adapter_and_flags_plain_text(trained):

@@ -222,3 +222,32 @@ def test_a_column_that_is_called_path_is_part_of_what_a_stage_depends_on(tmp_pat
     columns = [f"stages.sft.data.sources.0.columns={{path: {name}}}" for name in ("a", "b")]
     first, second = (digests(build(tmp_path, override)) for override in columns)
     assert changed(first, second) == {"sft"}
+
+
+def measured(folder, file="held.jsonl", *more):
+    (folder / file).write_text('{"question": "What is 1 + 1?", "answer": "#### 2"}\n')
+    data = f"{{path: {folder / file}}}"
+    tasks = f"[{{kind: number, name: sums, data: {data}}}]"
+    return build(folder, f"stages.sft.evaluation={{tasks: {tasks}, problems: 4}}", *more)
+
+
+def test_tasks_in_training_train_nothing_again_unless_they_choose_the_model(tmp_path):
+    plain = digests(build(tmp_path))
+    assert not changed(plain, digests(measured(tmp_path)))
+    assert not changed(
+        plain, digests(measured(tmp_path, "other.jsonl", "stages.sft.keep_best=accuracy"))
+    )
+    best = ("stages.sft.keep_best=accuracy", "stages.sft.final_model=best")
+    chosen = digests(measured(tmp_path, "held.jsonl", *best))
+    assert "sft" in changed(plain, chosen)
+    held = measured(tmp_path, "held.jsonl", *best)
+    (tmp_path / "held.jsonl").write_text('{"question": "What is 2 + 2?", "answer": "#### 4"}\n')
+    assert "sft" in changed(chosen, digests(held))
+
+
+def test_training_rows_are_searched_for_the_problems_of_tasks_in_training(tmp_path):
+    data = settled_data(measured(tmp_path))
+    assert [source.path.name for source in data.contamination.against] == [
+        "test.jsonl",
+        "held.jsonl",
+    ]
