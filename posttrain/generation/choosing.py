@@ -1,14 +1,17 @@
 """Choosing the next token of many completions at once.
 
-Letters: B completions, V vocabulary.
+Letters: B completions, V vocabulary, N blocks of it, W tokens of a block.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from posttrain.errors import NonFiniteError
+
+_WIDTH = 256
 
 
 def choose_tokens(
@@ -25,12 +28,18 @@ def choose_tokens(
 
     Returns:
         Token ids, [B].
+
+    Raises:
+        NonFiniteError: The model's weights are broken.
     """
+    largest_B, tokens_B = find_largest(logits_BV)
+    if not bool((largest_B < torch.inf).all()):  # neither infinite nor not a number
+        raise NonFiniteError("the model's output is not a number", hint="its weights are broken")
     if temperature == 0:
-        return logits_BV.argmax(-1)
+        return tokens_B
     assert noise_B is not None
     # The largest becomes 0 first, so that no temperature makes it overflow.
-    scores_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / temperature
+    scores_BV = (logits_BV - largest_B[:, None]) / temperature
     if 0 < top_k < scores_BV.shape[-1]:
         least_B1 = scores_BV.topk(top_k).values[:, -1:]
         scores_BV = scores_BV.masked_fill(scores_BV < least_B1, -torch.inf)
@@ -53,12 +62,17 @@ def chosen_logprobs(logits_BV: Tensor, tokens_B: Tensor, temperature: float) -> 
     return scores_BV.gather(-1, tokens_B[:, None])[:, 0] - scores_BV.logsumexp(-1)
 
 
-def check_finite(logits_BV: Tensor) -> None:
-    """Refuse logits that are no numbers.
+def find_largest(logits_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the largest value of each row and its first place, [B] each; NaN is the largest.
 
-    Raises:
-        NonFiniteError: The model's weights are broken.
+    On a CPU torch finds the largest value 20 times as fast as its place: so the place is looked for
+    only among the neighbours of the value.
     """
-    # The largest is not a number where any is, and a cheaper question than one of each.
-    if not bool((logits_BV.amax(-1) < torch.inf).all()):
-        raise NonFiniteError("the model's output is not a number", hint="its weights are broken")
+    blocks_BNW = pad(logits_BV, (0, -logits_BV.shape[-1] % _WIDTH), value=-torch.inf).unflatten(
+        -1, (-1, _WIDTH)
+    )
+    largest_BN = blocks_BNW.amax(-1)
+    block_B = largest_BN.argmax(-1)
+    rows_B = torch.arange(len(logits_BV), device=logits_BV.device)
+    place_B = blocks_BNW[rows_B, block_B].argmax(-1)
+    return largest_BN[rows_B, block_B], block_B * _WIDTH + place_B

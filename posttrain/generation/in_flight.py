@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.generation.choosing import check_finite, choose_tokens, chosen_logprobs
+from posttrain.generation.choosing import choose_tokens, chosen_logprobs
 from posttrain.generation.endings import Draft, find_end_ids
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 from posttrain.models.attention import WRITING, register_attention
@@ -200,7 +200,6 @@ class _Writer:
         self, logits_BV: Tensor, rows: Sequence[_Row]
     ) -> tuple[list[int], Sequence[float | None]]:
         options = self._options
-        check_finite(logits_BV)
         noise_B = None
         if options.temperature:
             drawn = [row.draft.draw() for row in rows]

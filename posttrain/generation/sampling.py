@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posttrain.generation.choosing import check_finite, choose_tokens
+from posttrain.errors import NonFiniteError
+from posttrain.generation.choosing import choose_tokens
 from posttrain.generation.endings import TextStream, build_noise, find_end_ids
 
 _CHUNK_TOKENS = 512
@@ -76,7 +77,10 @@ class CachedReader:
             if start:
                 yield None
             logits_V = self._read_chunk(token_ids[start : start + _CHUNK_TOKENS])
-        check_finite(logits_V[None])
+        if not (logits_V < torch.inf).all():  # neither infinite nor not a number
+            raise NonFiniteError(
+                "the model's output is not a number", hint="its weights are broken"
+            )
         yield logits_V
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from posttrain.generation.choosing import check_finite, choose_tokens, chosen_logprobs
+from posttrain.generation.choosing import choose_tokens, chosen_logprobs
 from posttrain.generation.endings import Draft, find_end_ids
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 
@@ -104,7 +104,6 @@ class _Writer(LogitsProcessor):
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Choose, [B, L] and [B, V] -> [B, V]: 0 for the chosen tokens, else minus infinity."""
         logits_BV, options = scores.float(), self._options
-        check_finite(logits_BV)
         noise_B = logprobs_B = None
         if options.temperature:
             drawn = [d.draw() for d in self._drafts]
