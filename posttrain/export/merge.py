@@ -15,7 +15,7 @@ import torch
 from posttrain.checkpoints import check_intact, write_manifest
 from posttrain.config.export import MergeSettings
 from posttrain.config.model import ModelConfig
-from posttrain.errors import CheckpointError, ConfigError, VerificationError
+from posttrain.errors import CheckpointError, ConfigError, NonFiniteError, VerificationError
 from posttrain.export.handover import check_served_by
 from posttrain.export.publish import digest_model, is_published, weight_bytes, write_model
 from posttrain.export.verify import (
@@ -100,7 +100,12 @@ def merge_adapter(
     tokenizer = load_tokenizer(_tokenizer_config(source, place, config))
     model = load_adapter(load_model(config, attention="sdpa", dtype="float32"), place)
     model = model.eval().to(device)
-    comparison = _Comparison(model, tokenizer, settings)
+    try:
+        comparison = _Comparison(model, tokenizer, settings)
+    except NonFiniteError as error:
+        raise VerificationError(
+            f"adapter {place}: {error.args[0]}", hint="train it again"
+        ) from error
     merged = _merge(model, place).to(getattr(torch, dtype))
     with publish_folder(out) as folder:
         write_model(merged, tokenizer, folder, max_shard_gib=settings.max_shard_gib)

@@ -65,7 +65,8 @@ def test_an_optimizer_with_a_frozen_weight_is_refused(model):
     [({"early_stopping": {}}, "early_stopping"), ({"final_model": "best"}, "final_model: best")],
 )
 def test_judging_by_validation_needs_some(settings, key):
-    data = {"sources": [{"path": "rows.jsonl"}]}
+    # A share is asked for; of a few rows it may be none.
+    data = {"sources": [{"path": "rows.jsonl"}], "split": {"validation": 0.01}}
     stage = SftStage.model_validate({"stage": "sft", "data": data, **settings})
     check_validation(stage, 3)
     with pytest.raises(ConfigError, match=f"`{key}` looks at validation"):
