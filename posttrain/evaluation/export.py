@@ -124,6 +124,8 @@ def build_markdown(results: Mapping[str, Any]) -> str:
         lines += build_markdown_table(
             ("figure", "value"), [(k, _show(v)) for k, v in comparison.items()]
         )
+    if settings := list(_list_settings(results.get("settings") or {})):
+        lines += ["", "## Settings", "", *build_markdown_table(("setting", "value"), settings)]
     return "\n".join(lines) + "\n"
 
 
@@ -155,8 +157,28 @@ def describe_template(template: Mapping[str, Any]) -> str:
 
 
 def _figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    apart = ("errors", "groups", "comparison", "name", "pass_at_k", "majority", "template")
+    apart = (
+        "errors",
+        "groups",
+        "comparison",
+        "name",
+        "pass_at_k",
+        "majority",
+        "template",
+        "settings",
+    )
     return [(name, _show(value)) for name, value in results.items() if name not in apart]
+
+
+def _list_settings(settings: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every setting that says something; long lists by their length."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _list_settings(value, f"{head}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield f"{head}{name}", f"{len(value)} entries"
+        elif value not in (None, [], ""):
+            yield f"{head}{name}", json.dumps(value, ensure_ascii=False)
 
 
 def _percent(score: Mapping[str, Any]) -> str:

@@ -68,3 +68,15 @@ def test_markdown_states_score_interval_mistakes_and_sub_scores():
     assert "| 2 | 0 of 2 | 0.0% (0.0% to 65.8%) |" in text
     assert "## Against base" in text
     assert "| p_value | 0.25 |" in text
+
+
+def test_markdown_lists_settings_one_by_one_and_leaves_out_what_says_nothing():
+    examples = [{"problem": "P", "answer": "A"}] * 8
+    shots = {"number": None, "examples": examples, "seed": 0}
+    settings = {"system": None, "stop": ["\n"], "cot": False, "shots": shots}
+    text = build_markdown({**results(), "settings": settings})
+    rows = text.split("## Settings")[1].splitlines()[4:]
+    assert rows == [
+        '| stop | ["\\n"] |', "| cot | false |", "| shots.examples | 8 entries |",
+        "| shots.seed | 0 |",
+    ]  # fmt: skip
