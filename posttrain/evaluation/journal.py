@@ -103,7 +103,9 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
     lines = _recover(path) if path.exists() else []
     if not lines:
         write_json(folder / IDENTITY, identity)
-    with write_errors(path), path.open("ab") as file:
+    with write_errors(path):
+        opened = path.open("ab")
+    with opened as file:
         journal = Journal(path, lines, file)
         try:
             yield journal

@@ -74,13 +74,14 @@ def test_every_answer_has_a_seed_of_its_own_that_stays():
     assert find_seed(0, "a:1", 0) == find_seed(0, "a:1", 0) < 2**63
 
 
-def test_what_was_added_is_kept_when_the_work_breaks_off(tmp_path):
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, ConnectionError])
+def test_what_was_added_is_kept_when_the_work_breaks_off(tmp_path, trouble):
     def work():
         with open_journal(tmp_path / "t", identity()) as journal:
             journal.add({"id": "1"})
-            raise KeyboardInterrupt
+            raise trouble
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(trouble):
         work()
     assert load_jsonl(tmp_path / "t/records.jsonl") == [{"id": "1"}]
 
