@@ -27,7 +27,7 @@ _RELATION = re.compile(r"\\leq|\\geq|\\neq|[<>=]")
 _MATRIX = re.compile(
     r"\\begin\{([pbB]?matrix|array)\}(?:\{[clr|]*\})?((?:(?!\\begin).)*)\\end\{\1\}", re.S
 )
-_BASE = re.compile(r"([0-9A-Z]+)_(?:(\d)|\{(\d+)\})")
+_BASE = re.compile(r"(\d[0-9A-Z]*)_(?:(\d)|\{(\d+)\})")
 # Three letters may be a product. Of two numbers with a space between nothing is made.
 _NO_FORMULA = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}|~")
 _DECIMAL = re.compile(r"-?(\d+\.\d+)")
@@ -65,7 +65,7 @@ def compare_lists(answer: str, reference: str) -> bool | None:
 
 
 def _spread(text: str) -> list[str]:
-    """Part a list, a set or a union's single set; write out signs."""
+    """Part a list or a set; write out what ± stands for."""
     found: list[str] = []
     groups = split_outside(text, ";")
     if len(groups) > 1 and "," in text and all("=" in group for group in groups):
@@ -157,7 +157,7 @@ def _drop_rounding(text: str) -> str:
     before, sign, after = (_ABOUT.sub("\\\\approx", text, count=1)).partition("\\approx")
     if not sign:
         return text
-    return after if _NAMES.fullmatch(before) else before
+    return after if not before or _NAMES.fullmatch(before) else before
 
 
 def _unwrap(text: str) -> str:

@@ -138,9 +138,12 @@ class Grader:
             return Verdict(None, "none", None, None, "grader_error")
 
     def _grade_answer(self, reference: Reference, text: str, finished: bool) -> Verdict:
-        # What is thought about is no answer, where one follows.
-        answered = text.rpartition("</think>")[2]
-        found = self._find(reference, answered if answered.strip() else text)
+        thoughts, closed, answered = text.rpartition("</think>")
+        # What is thought about is no answer, unless it is all there is.
+        answered = answered if answered.strip() or not closed else thoughts
+        found = FoundAnswer(None, "none")
+        if closed or "<think>" not in text:
+            found = self._find(reference, answered)
         if not finished and found.parse in _OPEN_PARSES and self.name not in ("letter", "words"):
             found = FoundAnswer(None, "none")
         if found.text is None:

@@ -26,6 +26,7 @@ EQUAL = {
         ("16.999999999999996", "17"),
         (r"\frac{\sqrt{3}}{3} \approx 0.577", r"\frac{\sqrt{3}}{3}"),
         (r"x\approx 11", "11"),
+        (r"\approx 11", "11"),
     ],
     "values": [
         (r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"),
@@ -144,7 +145,7 @@ DIFFERENT = {
     "units": [(r"5\text{ cm}", r"5\text{ m}"), (r"5\text{ cm}", "6")],
     "thousands": [("32, 349", "32349"), ("3 4", "34"), ("1,23", "12")],
     "mixed numbers": [(r"5\frac{1}{2}", "2.5")],
-    "bases": [("11_2", "11_3"), ("11_2", "3")],
+    "bases": [("11_2", "11_3"), ("11_2", "3"), ("A_1", "A")],
     "matrices": [(r"\begin{pmatrix}1 & 2\end{pmatrix}", r"\begin{pmatrix}1 \\ 2\end{pmatrix}")],
     "words and letters": [("odd", r"\text{oddd}"), ("east", "seat"), ("x", "X"), ("six", "7")],
     "nothing": [("", ""), ("$", "$"), ("", "5")],
