@@ -212,6 +212,7 @@ HOSTILE = {
     "digits": "1" * 1_000_000,
     "slashes": "1/" * 500_000,
     "spaces": "the answer is" + " " * 1_000_000 + "x",
+    "blanks": "Answer: 5" + " " * 1_000_000 + "x",
     "lines": "answer" + "\n" * 1_000_000,
     "statements": "answer is " * 100_000,
     "hope": "Answer: 5" + ". " * 500_000 + "I hop",
