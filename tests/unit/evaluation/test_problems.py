@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from posttrain.config.data import SourceConfig
+from posttrain.config.data import SourceConfig, TaskData
+from posttrain.config.evaluation import FormulaTask
 from posttrain.data.records import Origin
 from posttrain.errors import DataError
 from posttrain.evaluation.problems import (
@@ -10,6 +11,8 @@ from posttrain.evaluation.problems import (
     read_choices,
     read_gsm8k,
     read_math,
+    read_problems,
+    read_questions,
     read_tool_problems,
 )
 from posttrain.files import write_jsonl
@@ -188,3 +191,57 @@ def test_references_of_math_are_the_published_ones(shared_data):
     path = shared_data / "math" / "math500.jsonl"
     published = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
     assert [p.reference for p in read_math(SourceConfig(path=path))] == published
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["test.jsonl", "train.jsonl", "testing.jsonl"], ["test.jsonl"]),
+        (["test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl", "train-0.jsonl"],
+         ["test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"]),
+        (["algebra/test-0.jsonl", "geometry/test-0.jsonl", "geometry/train-0.jsonl"],
+         ["algebra/test-0.jsonl", "geometry/test-0.jsonl"]),
+        (["test/rows.jsonl", "train/rows.jsonl"], ["test/rows.jsonl"]),
+    ],
+)  # fmt: skip
+def test_a_split_takes_its_files_of_a_folder(tmp_path, files, chosen):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_jsonl(tmp_path / name, [{"problem": name, "answer": "1"}])
+    found = read_math(TaskData(path=tmp_path, split="test"))
+    assert [problem.messages[0]["content"] for problem in found] == chosen
+    with pytest.raises(DataError, match="no file of the split `dev`"):
+        read_math(TaskData(path=tmp_path, split="dev"))
+
+
+def test_missing_rows_come_with_the_way_to_get_them(tmp_path):
+    source = TaskData(path=tmp_path / "gone", split="test", get="ask for it")
+    with pytest.raises(DataError, match="gone: no such file or folder; get it: ask for it"):
+        read_math(source)
+
+
+def test_own_groups_and_clusters_are_fields_of_the_row(tmp_path):
+    rows = [{"problem": "P", "answer": "1", "level": "3", "text": "T", "made": 2024}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    values = {"kind": "formula", "data": {"path": tmp_path / "rows.jsonl"}}
+    task = FormulaTask(**values, groups={"year": "made"}, cluster="text")
+    (found,) = read_problems(task)
+    assert found.groups == {"level": "3", "year": "2024"}
+    assert found.cluster == "T"
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: no field `author`"):
+        read_problems(FormulaTask(**values, groups={"who": "author"}))
+
+
+def test_questions_on_one_passage_are_a_cluster(tmp_path):
+    row = {"question": "?", "options": ["x", "y"], "answer": "B"}
+    rows = [{**row, "passage": "one"}, {**row, "passage": "one"}, {**row, "passage": "two"}, row]
+    first, second, third, alone = read_choices(source(tmp_path, rows))
+    assert first.cluster == second.cluster != third.cluster
+    assert alone.cluster is None
+
+
+def test_questions_with_a_word_as_answer(tmp_path):
+    rows = [{"question": "Which?", "answer": " Blue "}, {"problem": "How many?", "answer": 3}]
+    assert [p.reference for p in read_questions(source(tmp_path, rows))] == ["Blue", "3"]
+    with pytest.raises(DataError, match="no `answer`"):
+        read_questions(source(tmp_path, [{"question": "Which?"}]))
