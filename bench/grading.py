@@ -41,8 +41,8 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row in rows if not any(row.get(mark) for mark in skipped)]
 
 
-def is_unseen(row: Row) -> bool:
-    """Whether a row is of the half that no rule was written for."""
+def is_held_out(row: Row) -> bool:
+    """Whether a row is of the half whose misses no rule was written for."""
     text = json.dumps([row["source"], row["prediction"], row["reference"]])
     return hashlib.sha256(text.encode()).digest()[0] % 2 == 1
 
@@ -157,7 +157,7 @@ def measure(label: str, judge: Judge | None, rows: list[Row], close: Callable[[]
     with contextlib.redirect_stdout(io.StringIO()):
         for row in rows:
             right = judge(row["prediction"], row["reference"])
-            counts[right == row["expected"], right, is_unseen(row)] += 1
+            counts[right == row["expected"], right, is_held_out(row)] += 1
             if right != row["expected"]:
                 misses.append(row)
     close()
@@ -165,12 +165,12 @@ def measure(label: str, judge: Judge | None, rows: list[Row], close: Callable[[]
     seconds = max(cpu_seconds() - started, 1e-9)
     if label.startswith("ours") and "--misses" in sys.argv:
         for row in misses:
-            if not is_unseen(row):
+            if not is_held_out(row):
                 print(row["expected"], "|", row["prediction"][-150:], "|", row["reference"][-80:])
 
-    def share(unseen: bool | None) -> str:
-        total = sum(n for (_, _, u), n in counts.items() if unseen in (None, u))
-        agreed = sum(n for (same, _, u), n in counts.items() if same and unseen in (None, u))
+    def share(held_out: bool | None) -> str:
+        total = sum(n for (_, _, u), n in counts.items() if held_out in (None, u))
+        agreed = sum(n for (same, _, u), n in counts.items() if same and held_out in (None, u))
         return f"{agreed / total:.2%}" if total else "-"
 
     false_positives = sum(n for (same, right, _), n in counts.items() if not same and right)
@@ -186,7 +186,7 @@ def tabulate(
 ) -> None:
     print(f"\n{title}: {len(rows)} rows\n")
     print(
-        "| grader | agreement | seen half | unseen half | false positives | false negatives "
+        "| grader | agreement | seen half | held-out half | false positives | false negatives "
         "| per CPU minute | per minute |\n|---|---|---|---|---|---|---|---|"
     )
     for label, judge, close in judges:

@@ -20,8 +20,8 @@ def read_rows(shared_data, name):
     return [row for row in rows if not any(row.get(mark) for mark in marks)]
 
 
-def is_unseen(row):
-    """Of this half, no row was looked at while rules were written."""
+def is_held_out(row):
+    """For misses of this half no rule was written."""
     text = json.dumps([row["source"], row["prediction"], row["reference"]])
     return hashlib.sha256(text.encode()).digest()[0] % 2 == 1
 
@@ -33,7 +33,7 @@ def count(rows, name):
         for row in rows:
             reference = Reference(row["reference"] or "")
             right = bool(grader.grade(reference, row["prediction"] or "").correct)
-            counts[is_unseen(row), right, row["expected"]] += 1
+            counts[is_held_out(row), right, row["expected"]] += 1
     return counts
 
 
