@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from posttrain.config.base import Config
+
+
+def _check_address(address: str) -> str:
+    parts = urlsplit(address)  # complains of half a bracket
+    if not parts.hostname or " " in address or parts.port == 0:  # and this of a port beyond 65535
+        raise ValueError("names no host and port")
+    return address
 
 
 class TransformersBackEnd(Config):
@@ -37,7 +45,7 @@ class OpenAIBackEnd(Config):
 
     backend: Literal["openai"]
     """Answers are asked for over HTTP."""
-    address: Annotated[str, Field(pattern=r"^https?://")]
+    address: Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_check_address)]
     """Where it answers, up to and with `/v1`."""
     model: str | None = None
     """What it calls the model; the first that it lists where absent."""

@@ -21,6 +21,8 @@ from posttrain.generation.generator import Completion, GenerationOptions, Genera
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_ASKED_PAUSE_SECONDS = 600.0
 _WORTH_A_RETRY = (408, 409, 425, 429)
+_SECRET_CHARACTERS = 12
+"""A shorter key is a dummy such as EMPTY, or 1234: an answer may well have it in it."""
 _MISSHAPEN = (KeyError, IndexError, TypeError, AttributeError, ValueError)
 Answer = TypeVar("Answer")
 
@@ -57,7 +59,7 @@ class EndpointGenerator:
     ) -> None:
         self._settings, self._decode = settings, decode
         self._httpx = require_extra("httpx", "openai")
-        self._key = os.environ.get(settings.key_variable, "")
+        self._key = _read_key(settings.key_variable)
         self.model = settings.model or asyncio.run(self._find_model())
         """What the endpoint calls the model."""
         self.about = {"backend": "openai", "address": settings.address, "model": self.model}
@@ -199,6 +201,8 @@ class EndpointGenerator:
         # An endpoint that repeats its request in an answer must not bring the key into our files.
         text = self._redact(response.text)
         self._check_status(response, text)
+        if len(self._key) < _SECRET_CHARACTERS:
+            text = response.text
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
@@ -229,6 +233,21 @@ class EndpointGenerator:
 
     def _redact(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _read_key(variable: str) -> str:
+    """Read the key; a line break behind it, as of a file, is no part of it.
+
+    Raises:
+        ConfigError: It has characters that no header can have.
+    """
+    key = os.environ.get(variable, "").strip()
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            f"the environment variable {variable} has characters that no key has",
+            hint="give the key alone, in one line",
+        )
+    return key
 
 
 def _parse_wait(text: str) -> float:

@@ -200,6 +200,35 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(serve, monkeyp
     assert found.failure == 'status 400: {"you sent": "[key]"}'
 
 
+def test_a_key_from_a_file_is_used_without_its_line_break(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\r\n")
+    server = serve()
+    write_all(connect(server.address), [ask("a")], OPTIONS)
+    assert server.seen[0][1]["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nmore", "sk-sécret", f"{KEY} 2"])
+def test_what_can_be_no_key_is_refused_and_not_shown(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY has characters") as caught:
+        connect("http://127.0.0.1:9/v1")
+    assert "sk-" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_dummy_key_changes_no_answer(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "1234")
+    server = serve({"a": [{"body": answer("It is 1234.")}], "b": [{"status": 400, "body": "1234"}]})
+    found = write_all(connect(server.address), [ask("a"), ask("b")], OPTIONS)
+    assert found[0].text == "It is 1234."
+    assert found[1].failure == 'status 400: "[key]"'
+
+
+@pytest.mark.parametrize("address", ["http://", "http://a:99999/v1", "http://[::1/v1", "http://a b"])
+def test_an_address_that_is_none_is_refused_by_the_settings(address):
+    with pytest.raises(ValueError, match="address"):
+        connect(address)
+
+
 @pytest.mark.parametrize(("status", "says"), [(401, "key is refused"), (404, "unknown address")])
 def test_what_no_item_will_get_past_ends_everything(serve, status, says):
     server = serve({"a": [{"status": status}]})
