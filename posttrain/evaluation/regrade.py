@@ -75,6 +75,12 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
         return Regraded(folder, 0, [], f"{kind or 'harness'}: has no answers to grade")
     task = _settle_task(results, overrides)
     lines = load_records(folder)
+    if len(lines) != results.get("problems", len(lines)) * results.get("samples", 1):
+        raise DataError(
+            f"{folder}: has {len(lines)} answers, and its results are of others: an evaluation "
+            "that went on with it was stopped",
+            hint="run the evaluation to its end",
+        )
     with open_grader(task) as grade:
         records = [_grade(GradedRecord.from_json(line), task, grade) for line in lines]
     changes = [

@@ -122,7 +122,7 @@ def summarize(records: Sequence[GradedRecord]) -> dict[str, Any]:
         **summarize_verdicts(records),
         **score_strict(records),
         **score_samples(records),
-        "truncated": sum(not record.finished for record in records),
+        "truncated": sum(not r.finished for r in records if r.error != "unanswered"),
         **measure_lengths(records),
     }
 

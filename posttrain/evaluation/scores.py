@@ -135,12 +135,16 @@ def normal_form(answer: str) -> str:
 
 
 def measure_lengths(records: Sequence[Judged]) -> dict[str, float | None]:
-    """Average the lengths of answers in tokens: of all, of right ones, and of wrong ones."""
+    """Average the lengths of answers in tokens: of all, of right ones, and of wrong ones.
+
+    What was never written, or by an endpoint that does not count, has no length.
+    """
+    written = [record for record in records if record.completion_tokens]
     kinds = {
-        "mean_completion_tokens": [r.completion_tokens for r in records],
-        "mean_completion_tokens_right": [r.completion_tokens for r in records if r.correct],
+        "mean_completion_tokens": [r.completion_tokens for r in written],
+        "mean_completion_tokens_right": [r.completion_tokens for r in written if r.correct],
         "mean_completion_tokens_wrong": [
-            r.completion_tokens for r in records if r.correct is False
+            r.completion_tokens for r in written if r.correct is False
         ],
     }
     return {name: sum(found) / len(found) if found else None for name, found in kinds.items()}

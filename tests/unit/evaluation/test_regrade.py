@@ -104,3 +104,13 @@ def test_what_cannot_be_graded_is_an_error(tmp_path, text, said):
 def test_regrading_needs_no_torch():
     code = "import sys, posttrain.runs.regrade\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_retry_that_was_stopped_is_not_graded_as_if_it_were_whole(tmp_path):
+    failed = record(2, "", correct=None, strict=None, error="unanswered")
+    keep(tmp_path, [record(1, "#### 1", reference="1"), failed])
+    again = record(2, "#### 2", reference="2")
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write(json.dumps(again.to_json()) + "\n")
+    with pytest.raises(DataError, match="3 answers, and its results are of others"):
+        regrade_task(tmp_path, [])

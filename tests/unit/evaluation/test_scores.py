@@ -1,3 +1,4 @@
+from dataclasses import replace
 import pytest
 
 from posttrain.evaluation.export import build_markdown
@@ -120,6 +121,13 @@ def test_lengths_are_told_by_right_and_wrong():
         "mean_completion_tokens_wrong": 30,
     }
     assert measure_lengths([record(0, True)])["mean_completion_tokens_wrong"] is None
+
+
+def test_what_was_never_written_has_no_length_and_was_not_cut_off():
+    failed = replace(record(1, None, tokens=0), error="unanswered", finished=False)
+    found = summarize([record(0, True, tokens=10), failed])
+    assert (found["mean_completion_tokens"], found["truncated"]) == (10, 0)
+    assert summarize([failed])["mean_completion_tokens"] is None
 
 
 def test_groups_of_samples_have_intervals_by_problem():
