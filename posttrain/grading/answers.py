@@ -116,7 +116,7 @@ def find_math_answer(completion: str) -> FoundAnswer:
     boxes = find_boxes(completion)
     stated = list(_STATED.finditer(completion))
     if boxes and (not stated or stated[-1].start() < boxes[-1][1]):
-        return FoundAnswer(_join_parts(completion, boxes), "boxed")
+        return FoundAnswer(join_parts(completion, boxes), "boxed")
     if stated:
         line = _line_from(completion, stated[-1].end())
         if answer := _AFTERWORD.sub("", line).strip().rstrip(".").strip("*").strip():
@@ -195,7 +195,8 @@ def _match_braces(text: str) -> dict[int, int]:
     return closing
 
 
-def _join_parts(text: str, boxes: list[tuple[int, int, str]]) -> str:
+def join_parts(text: str, boxes: list[tuple[int, int, str]]) -> str:
+    """Join the contents of the last boxes that stand side by side: an answer in several parts."""
     boxes = boxes[-_MOST_PARTS:]
     parts = [boxes[-1][2]]
     for before, after in zip(reversed(boxes[:-1]), reversed(boxes[1:]), strict=True):
@@ -253,7 +254,7 @@ def read_reference(text: str) -> str:
         The formula; the text itself where it is none of that.
     """
     if boxes := find_boxes(text):
-        return _join_parts(text, boxes)
+        return join_parts(text, boxes)
     formulas = find_formulas(text[:_LONGEST_LINE])
     rest = text
     for _, content in formulas:

@@ -21,6 +21,10 @@ from posttrain.grading.choices import find_letter
         ("B. The wind", "B", "leading"),
         ("(D) The wind", "D", "leading"),
         ("C\nbecause cats purr", "C", "leading"),
+        ("Answer: A, B is wrong", "A", "stated"),
+        ("Answer: (B) and not (A)", "B", "stated"),
+        ("Answer: B, C, I am sure, is wrong. The answer is D", "D", "stated"),
+        ("Answer: B or, in words, A dog", "B", "stated"),
     ],
 )
 def test_a_stated_choice_is_found(text, letter, parse):
@@ -44,3 +48,23 @@ def test_a_stated_choice_is_found(text, letter, parse):
 )
 def test_a_stray_capital_is_no_choice(text):
     assert find_letter(text, "ABCD") == FoundAnswer(None, "none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{A, B}",
+        r"\boxed{\text{A or B}}",
+        r"\boxed{A} or \boxed{B}",
+        "Answer: A, B, C, D",
+        "Answer: A, B and C",
+        "The answer is (A) and (C).",
+        "The answer is **A** or **B**.",
+        "Answer: A & B",
+        "Answer: A/B",
+        "答案是A和B",
+        "答案：A、B",
+    ],
+)
+def test_who_names_several_has_chosen_none(text):
+    assert find_letter(text, "ABCD").text is None
