@@ -18,6 +18,8 @@ _UNSIGNED = r"(?:(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 # A dash after a letter, digit or bracket is a hyphen or minus between terms, no sign. A fraction
 # is taken whole: its numerator is not the answer.
 _NUMBER = re.compile(rf"(?:(?<![\w)\]])[-+−][$€£¥]?)?{_UNSIGNED}(?:/{_UNSIGNED})?")
+# Behind a number, what makes it a part of the answer: "12 or 13", "3, 4.", "2^10".
+_MORE = re.compile(rf"[\s$*]*(?:(?:,|,?\s*(?:or|and)\b)[\s$*]*{_UNSIGNED}[\s$*.]*$|\^)")
 _BRACE = re.compile(r"\\.|[{}]", re.S)
 _WORD = re.compile(r"[^\s$\\,;]+")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=[{\w])")
@@ -76,8 +78,8 @@ def find_numeric_answer(completion: str) -> FoundAnswer:
     boxes = find_boxes(completion)
     # "#### Step 2" is a heading where a box follows.
     if marker and not (boxes and boxes[-1][0] > len(before)):
-        found = _NUMBER.search(_line_from(after, 0))
-        return FoundAnswer(found[0], "marker") if found else FoundAnswer(None, "none")
+        found = _find_number(_line_from(after, 0))
+        return FoundAnswer(found, "marker" if found else "none")
     if boxes:
         content = boxes[-1][2]
         value = _BESIDE.sub("", content).rpartition("=")[2]
@@ -93,13 +95,21 @@ def find_numeric_answer(completion: str) -> FoundAnswer:
         value = line.rpartition("=")[2]
         if "\\" in _BESIDE.sub("", value) and (formulas := find_formulas(line)):
             return FoundAnswer(formulas[-1][1], "stated")
-        if found := _NUMBER.search(value):
-            return FoundAnswer(found[0], "stated")
+        if found := _find_number(value):
+            return FoundAnswer(found, "stated")
     numbers = _NUMBER.findall(completion)
     if not numbers:
         return FoundAnswer(None, "none")
     alone = completion.strip(" \n*$.%") == numbers[-1].lstrip("$")
     return FoundAnswer(numbers[-1], "bare" if alone else "last_number")
+
+
+def _find_number(line: str) -> str | None:
+    """Take the first number of a line; of several that are given as the answer all."""
+    found = _NUMBER.search(line)
+    if found and _MORE.match(line, found.end()):
+        return line[found.start() :].strip(" $*.\r")
+    return found[0] if found else None
 
 
 def find_math_answer(completion: str) -> FoundAnswer:

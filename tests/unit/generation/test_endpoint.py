@@ -223,7 +223,9 @@ def test_a_dummy_key_changes_no_answer(serve, monkeypatch):
     assert found[1].failure == 'status 400: "[key]"'
 
 
-@pytest.mark.parametrize("address", ["http://", "http://a:99999/v1", "http://[::1/v1", "http://a b"])
+@pytest.mark.parametrize(
+    "address", ["http://", "http://a:99999/v1", "http://[::1/v1", "http://a b"]
+)
 def test_an_address_that_is_none_is_refused_by_the_settings(address):
     with pytest.raises(ValueError, match="address"):
         connect(address)

@@ -11,6 +11,7 @@ from posttrain.grading.answers import (
     read_reference,
 )
 from posttrain.grading.choices import find_letter
+from posttrain.grading.rewards import grade_answer
 from posttrain.grading.numbers import numbers_equal
 
 MARKED = [
@@ -237,3 +238,19 @@ def test_a_million_hostile_characters_are_searched_in_time(find, name):
     started = time.process_time()
     find(HOSTILE[name])
     assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("#### 12 or 13", "12 or 13"),
+        ("#### $12, $13", "12, $13"),
+        ("#### 2^10", "2^10"),
+        ("The answer is 12 and 13.", "12 and 13"),
+        ("The answer is 12, and 13 are left over", "12"),
+        ("#### 1,200", "1,200"),
+    ],
+)
+def test_several_numbers_are_one_answer_of_which_no_part_counts(text, found):
+    assert find_numeric_answer(text).text == found
+    assert grade_answer(text, "12") == (found == "12", True)
