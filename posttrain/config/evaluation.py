@@ -67,7 +67,7 @@ class AnswerTask(ProblemTask):
     """Longest answer."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """An answer ends before any of these texts."""
-    samples: PositiveInt = 1
+    samples: Annotated[int, Field(ge=1, le=1000)] = 1
     """Answers to each problem; several need a `temperature`, and give pass@k and majority vote."""
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     """0 always takes the most likely token; higher is more varied."""

@@ -72,7 +72,9 @@ def build_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _flatten(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in row.items():
         if name == "groups":
-            yield from value.items()
+            yield from (
+                (f"group {key}" if key in row else key, part) for key, part in value.items()
+            )
         elif name == "prompt":
             yield name, value[-1].get("content") if value else ""
         else:

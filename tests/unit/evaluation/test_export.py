@@ -50,6 +50,12 @@ def test_the_table_has_a_row_per_record_and_a_column_per_group():
     assert rows[1]["error"] == "no_answer"
 
 
+def test_a_group_takes_no_other_columns_place():
+    row = {"id": "a", "error": "wrong", "groups": {"error": "arithmetic"}}
+    (read,) = csv.DictReader(io.StringIO(build_table([row])))
+    assert (read["error"], read["group error"]) == ("wrong", "arithmetic")
+
+
 def test_no_cell_is_a_formula_to_a_spreadsheet():
     rows = list(csv.DictReader(io.StringIO(build_table([r.to_json() for r in RECORDS]))))
     assert [row["completion"] for row in rows] == ["…", '\'=1+1,\n"two"', "'-3"]

@@ -1,4 +1,5 @@
 from dataclasses import replace
+
 import pytest
 
 from posttrain.evaluation.export import build_markdown

@@ -11,8 +11,8 @@ from posttrain.grading.answers import (
     read_reference,
 )
 from posttrain.grading.choices import find_letter
-from posttrain.grading.rewards import grade_answer
 from posttrain.grading.numbers import numbers_equal
+from posttrain.grading.rewards import grade_answer
 
 MARKED = [
     ("3 + 4 = 7\n#### 7", "7"),
