@@ -28,7 +28,7 @@ from posttrain.layout import Segment
 from posttrain.models.load import load_model, load_tokenizer
 
 TOLERANCE = 1e-4
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (4, 16, 32)
 Scores = list[list[float]]
 """Of each option of each question, nats."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain.layout import NO_PARENT, Segment, build_batch
+from posttrain.layout import NO_PARENT, Segment, SegmentTable, build_batch
 from posttrain.models.packed import score_batch
 
 # A shorter head is not worth an attention of its own.
@@ -95,7 +95,7 @@ def _plan(trees: Sequence[Tree], batch_tokens: int, head_tokens: int) -> Iterato
 
 
 def _score(model: Any, segments: Sequence[Segment]) -> np.ndarray[Any, Any]:
-    packed = build_batch(segments)
+    packed = _drop_unread(build_batch(segments))
     # What only training needs stays behind.
     names = ("input_ids", "position_ids", "score_positions", "score_targets")
     batch = {name: torch.from_numpy(packed[name]).to(model.device) for name in names}
@@ -103,3 +103,27 @@ def _score(model: Any, segments: Sequence[Segment]) -> np.ndarray[Any, Any]:
         scores = score_batch(model, {**batch, "segments": packed["segments"]})
     logprobs: np.ndarray[Any, Any] = scores.logprobs_N.double().cpu().numpy()
     return logprobs
+
+
+def _drop_unread(packed: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the last tokens of leaves: they are foretold, and foretell nothing themselves."""
+    table: SegmentTable = packed["segments"]
+    lengths = np.array(table.lengths)
+    leaves = np.setdiff1d(np.arange(len(lengths)), table.parents)
+    kept_T: np.ndarray[Any, Any] = np.ones(table.total_tokens, dtype=bool)
+    kept_T[np.array(table.starts)[leaves] + lengths[leaves] - 1] = False
+    if not kept_T.any():
+        return packed
+    lengths[leaves] -= 1
+    kept_S = lengths > 0
+    new_S, new_T = np.cumsum(kept_S) - 1, np.cumsum(kept_T) - 1
+    kept = [int(length) for length in lengths[kept_S]]
+    parents = [int(new_S[p]) if p >= 0 else p for p in np.array(table.parents)[kept_S]]
+    starts = [int(start) for start in np.cumsum([0, *kept[:-1]])]
+    return {
+        **packed,
+        "input_ids": packed["input_ids"][:, kept_T],
+        "position_ids": packed["position_ids"][:, kept_T],
+        "segments": SegmentTable(tuple(starts), tuple(kept), tuple(parents)),
+        "score_positions": new_T[packed["score_positions"]],
+    }

@@ -23,8 +23,10 @@ from posttrain.evaluation.perplexity import (
 )
 from posttrain.evaluation.problems import Choice, Problem
 from posttrain.evaluation.results import summarize_choices, summarize_documents
+from posttrain.evaluation.scoring import score_trees
 from posttrain.evaluation.tasks import load_task_model, run_task
 from posttrain.files import write_jsonl
+from posttrain.layout import Segment
 from posttrain.samples import GENERATORS
 
 TEXTS = ["The bell rang twice and the crowd went home.", "Two and two are four.", "九九乘法表。"]
@@ -207,3 +209,31 @@ def test_scoring_goes_on_behind_what_was_kept(packed, tiny_tokenizer, tmp_path, 
         else:
             mine, theirs = one.nats, other.nats
         assert mine == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("head_tokens", [0, 40])
+def test_trees_with_a_shared_head_and_one_token_options_are_scored_as_texts(
+    packed, plain, head_tokens
+):
+    """What all begin with is read once, and the ends of options are not read at all."""
+    source = np.random.default_rng(3)
+    head = source.integers(300, 1500, head_tokens)
+    trees = []
+    for root_tokens, options in ((5, (1, 1, 1)), (9, (4, 1, 7)), (1, (2, 3)), (3, (1,))):
+        root = np.concatenate([head, source.integers(300, 1500, root_tokens)])
+        children = [source.integers(300, 1500, count) for count in options]
+        trees.append(
+            [
+                Segment(root, np.zeros(len(root))),
+                *(Segment(ids, np.ones(len(ids)), parent=0) for ids in children),
+            ]
+        )
+    for batch_tokens in (4096, 60):
+        scores = dict(score_trees(packed, trees, batch_tokens=batch_tokens))
+        for number, (root, *children) in enumerate(trees):
+            none, *found = scores[number]
+            assert len(none) == 0
+            for child, logprobs in zip(children, found, strict=True):
+                ids = [*root.token_ids.tolist(), *child.token_ids.tolist()]
+                expected = naive_logprobs(plain, ids)[-len(child.token_ids) :]
+                assert np.abs(logprobs - expected).max() < 1e-4
