@@ -173,6 +173,8 @@ def run_task(
         if is_back_end(model):
             generator: Generator = model
             about["generator"] = model.about
+            # An endpoint that is asked for no model by name may have another one the next time.
+            identity = [identity, model.about.get("model")]
         else:
             generator = TransformersGenerator(model, tokenizer, batch_size=task.batch_size)
         summary, records = run_answers(task, generator, tokenizer, folder, model_identity=identity)

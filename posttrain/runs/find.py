@@ -39,6 +39,6 @@ def identify_model(model: ModelConfig) -> Any:
     """What tells a model from another: of a local folder, names, sizes and times of its files."""
     path = Path(model.path)
     if not path.is_dir():
-        return model.path
+        return [model.path, model.revision] if model.revision else model.path
     files = sorted(file for file in path.iterdir() if file.is_file())
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]

@@ -302,3 +302,14 @@ def test_a_task_keeps_what_was_answered_and_tells_what_was_not(serve, tmp_path, 
     records = [json.loads(line) for line in lines]
     assert [(r["correct"], r["error"]) for r in records] == [(True, None), (None, "unanswered")]
     assert "429" in records[1]["failure"]
+
+
+def test_answers_of_one_model_are_not_gone_on_with_by_the_next(serve, tmp_path, tiny_tokenizer):
+    server = serve()
+    (tmp_path / "rows.jsonl").write_text('{"question": "How many?", "answer": "#### 7"}\n')
+    task = NumberTask(kind="number", data={"path": tmp_path / "rows.jsonl"})
+    for served in ("first", "first", "second"):
+        server.models = (served,)
+        held = connect(server.address)
+        run_task(task, held, tiny_tokenizer, tmp_path / "out", model_name="m", model_identity="m")
+    assert [body["model"] for _, _, body in server.seen] == ["first", "second"]
