@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from posttrain.errors import DataError
+from posttrain.generation.endings import find_context
 from posttrain.layout import NO_PARENT, Segment, SegmentTable, build_batch
 from posttrain.models.packed import score_batch
 
@@ -35,7 +37,11 @@ def score_trees(
     Yields:
         Number of a tree, batch by batch, and for each of its segments the log-probabilities of its
         weighted tokens in order, nats, float64.
+
+    Raises:
+        DataError: A text is longer than what the model takes.
     """
+    _check_lengths(trees, find_context(model))
     head, trees = _take_shared_head(trees)
     for chosen in _plan(trees, batch_tokens, len(head)):
         segments = [Segment(head, np.zeros(len(head)))] if len(head) else []
@@ -53,6 +59,20 @@ def score_trees(
             next(parts)  # of which nothing is scored
         for index in chosen:
             yield index, [next(parts) for _ in trees[index]]
+
+
+def _check_lengths(trees: Sequence[Tree], context: int | None) -> None:
+    for tree in trees:
+        ends: list[int] = []
+        for segment in tree:
+            before = 0 if segment.parent == NO_PARENT else ends[segment.parent]
+            ends.append(before + len(segment.token_ids))
+        if context is not None and max(ends) > context:
+            raise DataError(
+                f"a text to be scored has {max(ends):,} tokens, and the model takes {context:,}",
+                hint="lower window_tokens of perplexity; leave out shots or the question of arc, "
+                "sat and the like",
+            )
 
 
 def _take_shared_head(trees: Sequence[Tree]) -> tuple[np.ndarray[Any, Any], Sequence[Tree]]:

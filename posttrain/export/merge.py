@@ -271,6 +271,7 @@ class _Comparison:
             TransformersGenerator(model, self._tokenizer, batch_size=_BATCH),
             build_requests(self._prompts),
             GenerationOptions(self._settings.max_new_tokens),
+            whole=True,
         )
         return [completion.text for completion in written]
 

@@ -20,6 +20,12 @@ def find_end_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted({i for i in [*listed, tokenizer.eos_token_id] if i is not None})
 
 
+def find_context(model: Any) -> int | None:
+    """Most tokens of prompt and completion together; None where the model sets no limit."""
+    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit
+
+
 def build_noise(seed: int | None) -> np.random.Generator:
     """Make a source of chance, whose nth draw is for the nth token; None is new every time."""
     return np.random.default_rng(seed if seed is None else seed % 2**64)
@@ -86,6 +92,7 @@ class Draft:
         options: How to write.
         tokenizer: The model's.
         end_ids: Tokens that end a turn.
+        context: Most tokens of prompt and completion together; None where there is no limit.
     """
 
     def __init__(
@@ -94,10 +101,14 @@ class Draft:
         options: GenerationOptions,
         tokenizer: Any,
         end_ids: Collection[int],
+        context: int | None = None,
     ) -> None:
         self.token_ids: list[int] = []
         self.logprobs: list[float] = []
-        self._options, self._tokenizer, self._end_ids = options, tokenizer, end_ids
+        self._tokenizer, self._end_ids = tokenizer, end_ids
+        self._most = options.max_new_tokens
+        if context is not None:
+            self._most = min(self._most, context - len(request.token_ids))
         self._noise = build_noise(request.seed)
         self._stream = TextStream(tokenizer, options.stop) if options.stop else None
         self._pieces: list[str] = []
@@ -120,7 +131,7 @@ class Draft:
         self._ended = token_id in self._end_ids
         if self._stream and not self._ended:
             self._pieces.append(self._stream.add(token_id))
-        done = self._ended or len(self.token_ids) == self._options.max_new_tokens
+        done = self._ended or len(self.token_ids) >= self._most
         return done or bool(self._stream and self._stream.stopped)
 
     def complete(self) -> Completion:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from posttrain.data.records import Message
+from posttrain.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def write_all(
     requests: Sequence[GenerationRequest],
     options: GenerationOptions,
     progress: Callable[[int], None] | None = None,
+    *,
+    whole: bool = False,
 ) -> list[Completion]:
     """Write one completion per request, and wait for all.
 
@@ -90,12 +93,21 @@ def write_all(
         requests: Prompts with their seeds.
         options: How to write.
         progress: Called with the number of finished completions whenever there are more.
+        whole: Whether one that could not be written stops everything.
 
     Returns:
         Completions in the order of the requests.
+
+    Raises:
+        DataError: ``whole``, and there is such a one.
     """
     written: dict[int, Completion] = {}
     for index, completion in generator.generate(requests, options):
+        if whole and completion.failure:
+            raise DataError(
+                f"a prompt cannot be answered: {completion.failure}",
+                hint="leave such prompts out: data.max_tokens",
+            )
         written[index] = completion
         if progress:
             progress(len(written))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from posttrain.generation.choosing import choose_tokens, chosen_logprobs
-from posttrain.generation.endings import Draft, find_end_ids
+from posttrain.generation.endings import Draft, find_context, find_end_ids
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 from posttrain.models.attention import WRITING, register_attention
 from posttrain.models.attention.slots import SlotCache, SlotCall
@@ -109,6 +109,7 @@ class _Writer:
         self._model, self._tokenizer = model, tokenizer
         self._requests, self._options = requests, options
         self._end_ids = frozenset(find_end_ids(model, tokenizer))
+        self._context = find_context(model)
         self._slots = min(batch_size, len(requests))
         self._cache = SlotCache(self._slots)
         self._shared = _find_shared(requests, model.config.get_text_config())
@@ -178,7 +179,8 @@ class _Writer:
             if prompt in reading:
                 put_off.append(index)
                 continue
-            draft = Draft(self._requests[index], self._options, self._tokenizer, self._end_ids)
+            request, ends = self._requests[index], self._end_ids
+            draft = Draft(request, self._options, self._tokenizer, ends, self._context)
             row = _Row(index, prompt, draft)
             self._copy_twin(row)
             self._rows.append(row)

@@ -22,9 +22,9 @@ import torch
 from posttrain.data.records import RowError
 from posttrain.data.templates import ChatRenderer
 from posttrain.data.tokens import encode_rendered
-from posttrain.generation.endings import build_noise
+from posttrain.generation.endings import build_noise, find_context
 from posttrain.generation.json_strings import Place, read_string_tokens, unescape
-from posttrain.generation.sampling import CachedReader, choose_token, find_context
+from posttrain.generation.sampling import CachedReader, choose_token
 from posttrain.items import (
     KEYS,
     Item,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.generation.endings import find_context
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 from posttrain.generation.in_flight import write_in_flight
 from posttrain.generation.static import write_static
@@ -35,10 +36,25 @@ class TransformersGenerator:
     ) -> Iterator[tuple[int, Completion]]:
         """Write one completion per request; see ``Generator``.
 
+        None goes beyond what the model takes; a prompt that leaves no room has a failure.
+
         Raises:
             NonFiniteError: The model's weights are broken.
         """
-        return self._write(self._model, self._tokenizer, requests, options, self._batch_size)
+        context = find_context(self._model)
+        fitting = []
+        for number, request in enumerate(requests):
+            if context is None or len(request.token_ids) < context:
+                fitting.append(number)
+            else:
+                count = len(request.token_ids)
+                reason = f"the prompt has {count:,} tokens, and the model takes {context:,} in all"
+                yield number, Completion("", 0, False, failure=reason)
+        chosen = [requests[number] for number in fitting]
+        for place, completion in self._write(
+            self._model, self._tokenizer, chosen, options, self._batch_size
+        ):
+            yield fitting[place], completion
 
     def close(self) -> None:
         """Nothing is held: the model is the caller's."""

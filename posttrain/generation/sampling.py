@@ -108,12 +108,6 @@ def choose_token(
     )
 
 
-def find_context(model: Any) -> int | None:
-    """Most tokens of prompt and completion together; None where the model sets no limit."""
-    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return limit
-
-
 def stream_completion(
     model: Any, tokenizer: Any, prompt: Sequence[int], options: SamplingOptions
 ) -> Iterator[Delta]:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from posttrain.generation.choosing import choose_tokens, chosen_logprobs
-from posttrain.generation.endings import Draft, find_end_ids
+from posttrain.generation.endings import Draft, find_context, find_end_ids
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 
 
@@ -46,14 +46,14 @@ def write_static(
     Raises:
         NonFiniteError: The model's weights are broken.
     """
-    end_ids = find_end_ids(model, tokenizer)
+    end_ids, context = find_end_ids(model, tokenizer), find_context(model)
     pad_id = tokenizer.pad_token_id
     if pad_id is None:  # any token will do: padding is masked
         pad_id = end_ids[0] if end_ids else 0
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].token_ids))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        drafts = [Draft(requests[i], options, tokenizer, set(end_ids)) for i in chosen]
+        drafts = [Draft(requests[i], options, tokenizer, set(end_ids), context) for i in chosen]
         prompts = [requests[i].token_ids for i in chosen]
         _write_batch(model, prompts, drafts, options, pad_id)
         for index, draft in zip(chosen, drafts, strict=True):

@@ -239,7 +239,7 @@ def _answer_chunks(
         token_ids = [prompts.example(number)[0] for number in numbers]
         seed = int(digest_json([settings.seed, chunk.start])[:8], 16)
         requests = build_requests([ids.tolist() for ids in token_ids], seed)
-        written = write_all(generator, requests, options)
+        written = write_all(generator, requests, options, whole=True)
         worth, means = rewards.grade(token_ids, written, numbers)
         answers = [
             Answer(one.text, score, one.finished) for one, score in zip(written, worth, strict=True)

@@ -19,8 +19,9 @@ from posttrain.data.records import RowError
 from posttrain.data.templates import ChatRenderer
 from posttrain.data.tokens import encode_rendered
 from posttrain.errors import ConfigError, PosttrainError
+from posttrain.generation.endings import find_context
 from posttrain.generation.items import WrittenItem, stream_item
-from posttrain.generation.sampling import Delta, find_context, stream_completion
+from posttrain.generation.sampling import Delta, stream_completion
 from posttrain.serving.engine import Engine, Job
 from posttrain.serving.limits import ApiError, Gate, answer_error, describe_error
 from posttrain.serving.mcq import McqRequest, answer_item

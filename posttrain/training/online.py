@@ -166,6 +166,7 @@ class OnlineTrainer(PackedTrainer):
                 TransformersGenerator(self.model, self.processing_class, batch_size=SIDE_BY_SIDE),
                 build_requests([prompt.tolist() for prompt in prompts]),
                 GenerationOptions(self.schedule.stage.max_new_tokens),
+                whole=True,
             )
             worth, parts = self.schedule.rewards.over(store).grade(prompts, completions, numbers)
         values = {"validation_reward": sum(worth) / len(worth)}

@@ -99,7 +99,8 @@ def write_samples(
     requests = build_requests([prompts[group].tolist() for group in groups], seed)
     with lend(model, writing=True):
         generator = TransformersGenerator(model, tokenizer, batch_size=SIDE_BY_SIDE)
-        written = write_all(generator, requests, GenerationOptions(max_new_tokens, temperature))
+        options = GenerationOptions(max_new_tokens, temperature)
+        written = write_all(generator, requests, options, whole=True)
     return list(zip(groups, written, strict=True))
 
 

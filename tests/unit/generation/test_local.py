@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from posttrain.errors import NonFiniteError
+from posttrain.errors import DataError, NonFiniteError
 from posttrain.generation.endings import find_end_ids
 from posttrain.generation.generator import GenerationOptions, write_all
 from posttrain.generation.in_flight import write_in_flight
@@ -264,6 +264,31 @@ def test_other_architectures_write_what_generate_writes(tiny_tokenizer, name, mo
         with torch.no_grad():
             expected = model.generate(ids, eos_token_id=ends, **options)[0, len(prompt) :].tolist()
         assert list(completion.token_ids) == expected
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_nothing_is_written_beyond_what_the_model_takes(tiny_tokenizer, kind):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=96,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        eos_token_id=None,
+    )
+    made = AutoModelForCausalLM.from_config(config).eval()
+    generator = TransformersGenerator(made, tiny_tokenizer, batch_size=4)
+    requests = build_requests([[5] * length for length in (3, 12, 15, 16, 20)])
+    found = write_all(generator, requests, GenerationOptions(8))
+    assert [(c.token_count, c.finished) for c in found[:3]] == [(8, False), (4, False), (1, False)]
+    assert [c.failure for c in found[3:]] == [
+        f"the prompt has {length} tokens, and the model takes 16 in all" for length in (16, 20)
+    ]
+    with pytest.raises(DataError, match="cannot be answered: the prompt has 16 tokens"):
+        write_all(generator, requests, GenerationOptions(8), whole=True)
 
 
 def test_what_waits_for_the_longest_says_why(tiny_tokenizer, capsys):
