@@ -211,7 +211,6 @@ def test_scoring_goes_on_behind_what_was_kept(packed, tiny_tokenizer, tmp_path, 
         assert mine == pytest.approx(theirs, abs=1e-4)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("head_tokens", [0, 40])
 def test_trees_with_a_shared_head_and_one_token_options_are_scored_as_texts(
     packed, plain, head_tokens
@@ -238,7 +237,8 @@ def test_trees_with_a_shared_head_and_one_token_options_are_scored_as_texts(
                 ids = [*root.token_ids.tolist(), *child.token_ids.tolist()]
                 expected = naive_logprobs(plain, ids)[-len(child.token_ids) :]
                 assert np.abs(logprobs - expected).max() < 1e-4
-=======
+
+
 def test_a_window_beyond_what_the_model_takes_is_refused(packed, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(packed.config, "max_position_embeddings", 8)
     documents = name_documents([Document(Origin("x", 1), "one two " * 9)], tiny_tokenizer)
@@ -250,4 +250,3 @@ def test_a_window_beyond_what_the_model_takes_is_refused(packed, tiny_tokenizer,
     questions = ask_questions(choice_task(), choices(), tiny_tokenizer)
     with pytest.raises(DataError, match="and the model takes 8"):
         list(score_questions(choice_task(), questions, packed))
->>>>>>> 3e88bed (A text that is longer than what the model takes is not scored)
