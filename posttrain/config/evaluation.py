@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from posttrain.config.base import Config, ConfigPath, ModelName, StageName
 from posttrain.config.data import TaskData
@@ -12,6 +19,17 @@ from posttrain.config.generation import GeneratorConfig, TransformersBackEnd
 from posttrain.config.items import ItemChecks
 from posttrain.config.model import ComputeConfig
 from posttrain.config.prompts import PromptText
+
+
+def _check_pattern(pattern: str) -> str:
+    import regex
+
+    try:
+        regex.compile(pattern)
+    except regex.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return pattern
+
 
 ModelNeed = Literal["generate", "score", "nothing"]
 """What a task asks of a model: to write answers, to score given text, or nothing."""
@@ -155,7 +173,7 @@ class ReasoningTask(AnswerTask):
     `Answer:`."""
     shots: ShotsConfig = ShotsConfig()
     """Solved examples before each problem."""
-    answer_pattern: str | None = None
+    answer_pattern: Annotated[str, AfterValidator(_check_pattern)] | None = None
     """Regular expression; the answer is what its last match found, or that match's first group.
     The kind's own way of finding it where absent."""
 

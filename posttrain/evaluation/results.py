@@ -71,8 +71,19 @@ class GradedRecord:
 
     @staticmethod
     def from_json(line: Mapping[str, Any]) -> GradedRecord:
-        """Read a line of ``records.jsonl``."""
-        return GradedRecord(**line)
+        """Read a line of ``records.jsonl``.
+
+        Raises:
+            DataError: It has other fields.
+        """
+        try:
+            return GradedRecord(**line)
+        except TypeError as error:
+            found = str(error).partition("() ")[2]
+            raise DataError(
+                f"records.jsonl: a line is no record of an answer: {found}",
+                hint="run the evaluation again",
+            ) from None
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of ``records.jsonl``; what this kind of task lacks is left out."""
@@ -209,5 +220,8 @@ def load_records(folder: Path) -> list[dict[str, Any]]:
     path = folder / "records.jsonl"
     if not path.is_file():
         raise DataError(f"{path}: no such file", hint="run the evaluation first")
-    rows: list[dict[str, Any]] = load_jsonl(path)
+    try:
+        rows: list[dict[str, Any]] = load_jsonl(path)
+    except ValueError as error:
+        raise DataError(f"{path}: damaged: {error}", hint="run the evaluation again") from None
     return rows

@@ -103,15 +103,15 @@ def check_task(task: BaseTask, tokenizer: Any) -> None:
 
 
 def compare_template(
-    model: ModelConfig, tokenizer: Any, generator: GeneratorConfig
+    model: ModelConfig, tokenizer: Any, generator: GeneratorConfig, tasks: Sequence[BaseTask]
 ) -> dict[str, Any] | None:
     """Hold the chat template in use to the one that a model was trained with.
 
     Returns:
-        As of ``compare_templates``; None where an endpoint answers, with a template of its own and
-        perhaps another model.
+        As of ``compare_templates``; None where no task puts chats, or an endpoint answers, with a
+        template of its own and perhaps another model.
     """
-    if generator.backend == "openai":
+    if generator.backend == "openai" or not any(map(puts_chats, tasks)):
         return None
     return compare_templates(model.path, digest_template(tokenizer))
 

@@ -76,7 +76,7 @@ def _measure(
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "lineage.json", {"model": model.path})
-    template = compare_template(model, tokenizer, settings.generator)
+    template = compare_template(model, tokenizer, settings.generator, settings.tasks)
     found: dict[str, dict[str, Any]] = {}
     loaded, held = "", None
     for task in sorted(settings.tasks, key=lambda task: task.needs):

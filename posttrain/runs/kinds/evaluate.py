@@ -46,7 +46,7 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     parent = progress.parent_of(stage)
     digest = progress.models[parent].digest if parent else config.path
     write_json(folder / "lineage.json", {"model": config.path, "model_digest": digest})
-    template = compare_template(config, tokenizer, stage.generator)
+    template = compare_template(config, tokenizer, stage.generator, stage.tasks)
     scores, model, loaded = {}, None, ""
     # Tasks that ask the same of the model stand together, so that it is loaded once for each.
     for task in sorted(stage.tasks, key=lambda task: task.needs):

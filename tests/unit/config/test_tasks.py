@@ -123,6 +123,7 @@ def test_an_unknown_task_is_told_with_the_nearest_names(write):
         ("{task: perplexity}", "recipe.yaml:6: `stages.0.tasks.0.data`: say where the rows are"),
         ("{task: gsm8k, temprature: 1}", "recipe.yaml:6: unknown key"),
         ("{task: gsm8k, samples: 1001, temperature: 1}", "less than or equal to 1000"),
+        ("{task: gsm8k, answer_pattern: '('}", "no regular expression: missing )"),
         ("{task: gsm8k, samples: 2}", "`samples` are all the same at `temperature: 0`"),
         ("{task: gsm8k, shots: 3}", "3 examples are wanted and 0 written down"),
         ("{task: gsm8k, prompt: '{{ answer }}'}", "knows no `answer`"),

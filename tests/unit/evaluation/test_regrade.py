@@ -106,6 +106,18 @@ def test_regrading_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [('"id"', '"idx"', "no record of an answer"), ('{"', '{{"', "records.jsonl: damaged")],
+)
+def test_damaged_records_are_told(tmp_path, before, after, said):
+    keep(tmp_path, [record(1, "#### 1")])
+    path = tmp_path / "records.jsonl"
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(DataError, match=said):
+        regrade_task(tmp_path, [])
+
+
 def test_a_retry_that_was_stopped_is_not_graded_as_if_it_were_whole(tmp_path):
     failed = record(2, "", correct=None, strict=None, error="unanswered")
     keep(tmp_path, [record(1, "#### 1", reference="1"), failed])

@@ -3,6 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from posttrain.config.evaluation import NumberTask, PerplexityTask
+from posttrain.config.generation import TransformersBackEnd
+from posttrain.config.model import ModelConfig
+from posttrain.evaluation.tasks import compare_template
 from posttrain.models.trained_template import (
     FILE,
     compare_templates,
@@ -47,3 +51,16 @@ def test_an_unknown_template_is_no_difference(tmp_path, capsys):
 def test_a_file_that_says_nothing_is_unknown(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     assert find_trained_template(tmp_path) is None
+
+
+def test_tasks_of_plain_text_are_not_warned_of_a_template(tmp_path, tiny_tokenizer, capsys):
+    write_trained_template(tmp_path, "a" * 64)
+    model = ModelConfig(path=str(tmp_path))
+    text = PerplexityTask(kind="perplexity", data={"path": "x.txt"})
+    chats = NumberTask(kind="number", data={"path": "x.jsonl"})
+    plain = chats.model_copy(update={"context": "text"})
+    here = TransformersBackEnd()
+    assert compare_template(model, tiny_tokenizer, here, [text, plain]) is None
+    assert "warning" not in capsys.readouterr().err
+    assert compare_template(model, tiny_tokenizer, here, [text, chats])["same"] is False
+    assert "warning" in capsys.readouterr().err
