@@ -14,7 +14,7 @@ from posttrain.evaluation.grade import UNANSWERED, open_grader
 from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
-from posttrain.evaluation.results import GradedRecord, summarize
+from posttrain.evaluation.results import GradedRecord, regroup, summarize
 from posttrain.generation.generator import (
     Completion,
     GenerationOptions,
@@ -82,7 +82,8 @@ def run_answers(
             progress.update(len(done) + len(fresh))
         seconds = time.perf_counter() - started
     found = done | {record.key: record for record in fresh}
-    records = [found[one.key] for one in asked]
+    # Groups and clusters are those of now, whatever they were when the answer was written.
+    records = [regroup(found[one.key], one.problem) for one in asked]
     tokens = sum(record.completion_tokens for record in fresh)
     rate = "completion_tokens_per_second"
     return summarize(records) | tell_time(folder, rate, tokens, seconds, resumed=len(done)), records

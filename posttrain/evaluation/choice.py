@@ -16,7 +16,7 @@ from posttrain.evaluation.grade import SCORES, find_best
 from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
-from posttrain.evaluation.results import GradedRecord, summarize_choices
+from posttrain.evaluation.results import GradedRecord, regroup, summarize_choices
 from posttrain.evaluation.scoring import score_trees
 from posttrain.layout import Segment
 from posttrain.logs import Progress
@@ -71,7 +71,7 @@ def run_likelihood(
             found[record.id] = record
             progress.update(len(found))
         seconds = time.perf_counter() - started
-    records = [found[question.name] for question in asked]
+    records = [regroup(found[question.name], question.problem) for question in asked]
     tokens = sum(question.token_count for question in rest)
     took = tell_time(folder, "tokens_per_second", tokens, seconds, resumed=resumed)
     return summarize_choices(records) | took, records

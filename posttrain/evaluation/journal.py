@@ -23,8 +23,8 @@ RECORDS = "records.jsonl"
 IDENTITY = "identity.json"
 _FLUSH_SECONDS = 0.2
 """A record waits at most so long for others that go to the disk with it."""
-# What changes how fast answers come, and none of them.
-_WITHOUT_EFFECT = {"name", "task", "data", "batch_size", "batch_tokens"}
+# What changes how fast answers come, or how they are counted, and none of them.
+_WITHOUT_EFFECT = {"name", "task", "data", "batch_size", "batch_tokens", "groups", "cluster"}
 
 
 def identify(task: Any, prompts: Any, model: Any) -> dict[str, Any]:

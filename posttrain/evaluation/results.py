@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from posttrain.errors import DataError
 from posttrain.evaluation.grade import find_best
@@ -116,6 +116,23 @@ class DocumentRecord:
     def to_json(self) -> dict[str, Any]:
         """Return the line of ``records.jsonl``."""
         return asdict(self)
+
+
+class Grouped(Protocol):
+    """What is read of a problem."""
+
+    @property
+    def groups(self) -> Mapping[str, str]:
+        """Name -> value."""
+
+    @property
+    def cluster(self) -> str | None:
+        """What several problems share."""
+
+
+def regroup(record: GradedRecord, problem: Grouped) -> GradedRecord:
+    """Give a record the groups and the cluster of its problem."""
+    return replace(record, groups=problem.groups, cluster=problem.cluster)
 
 
 def summarize(records: Sequence[GradedRecord]) -> dict[str, Any]:

@@ -72,3 +72,16 @@ def test_what_could_not_be_had_is_unscored_and_asked_for_again(tmp_path, tiny_to
     assert asked == [(text, seed) for text, seed, _ in first.seen][1:3]
     assert [record.error for record in records] == [None, "unanswered", "wrong", None]
     assert len(load_jsonl(tmp_path / "out/records.jsonl")) == 6  # put in order by run_task
+
+
+def test_groups_of_a_resumed_evaluation_are_those_of_now(tmp_path, tiny_tokenizer):
+    path, place = tmp_path / "rows.jsonl", (tiny_tokenizer, tmp_path / "out")
+    rows = [{"question": f"What is {n}?", "answer": f"#### {n}", "level": "1"} for n in range(3)]
+    writers = [Writer(), Writer(), Writer()]
+    for level, group, writer in zip("123", ("level", "level", "grade"), writers, strict=True):
+        write_jsonl(path, [{**row, "level": level, "grade": "a", "text": level} for row in rows])
+        task = NumberTask(kind="number", data={"path": path}, groups={"how": group}, cluster="text")
+        _, records = run_answers(task, writer, *place, model_identity="m")
+        assert {r.groups["how"] for r in records} == {level if group == "level" else "a"}
+        assert {r.cluster for r in records} == {level}
+    assert [len(writer.seen) for writer in writers] == [3, 0, 0]
