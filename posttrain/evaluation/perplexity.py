@@ -186,7 +186,7 @@ def _record(one: EncodedDocument, nats: float, tokenizer: Any) -> DocumentRecord
     document, token_ids = one.document, one.token_ids
     size = len(document.text.encode())
     if tokenizer.bos_token_id is None:
-        size -= len(tokenizer.decode(token_ids[:1]).encode())
+        size -= _count_bytes(document.text, token_ids[0], tokenizer)
     tokens, size = len(token_ids) - 1, max(size, 1)
     return DocumentRecord(
         id=one.name,
@@ -199,3 +199,13 @@ def _record(one: EncodedDocument, nats: float, tokenizer: Any) -> DocumentRecord
         perplexity=math.exp(min(nats / tokens, 709.0)),
         bits_per_byte=nats / math.log(2) / size,
     )
+
+
+def _count_bytes(text: str, first: int, tokenizer: Any) -> int:
+    """Bytes that a text's first token stands for; it may be a part of a character."""
+    decoded = tokenizer.decode([first])
+    if text.startswith(decoded):
+        return len(decoded.encode())
+    written: str = tokenizer.convert_ids_to_tokens(first)
+    # One sign for each byte, but where a tokenizer writes single bytes as <0xE4>.
+    return 1 if written.startswith("<0x") else len(written)

@@ -250,3 +250,15 @@ def test_a_window_beyond_what_the_model_takes_is_refused(packed, tiny_tokenizer,
     questions = ask_questions(choice_task(), choices(), tiny_tokenizer)
     with pytest.raises(DataError, match="and the model takes 8"):
         list(score_questions(choice_task(), questions, packed))
+
+
+@pytest.mark.parametrize("text", ["九九乘法表。", "😀 hi", "Hello"])
+def test_a_first_token_that_is_a_part_of_a_character_counts_its_own_bytes(
+    packed, tiny_tokenizer, text
+):
+    documents = name_documents([Document(Origin("x", 1), text)], tiny_tokenizer)
+    (found,) = score_documents(perplexity_task(), documents, packed, tiny_tokenizer)
+    own = tiny_tokenizer.convert_ids_to_tokens(documents[0].token_ids[0])
+    assert found.bytes == len(text.encode()) - len(own)
+    whole = sum(map(len, tiny_tokenizer.convert_ids_to_tokens(documents[0].token_ids)))
+    assert whole == len(text.encode())
