@@ -5,13 +5,44 @@ Letters: B completions, V vocabulary, N blocks of it, W tokens of a block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from posttrain.errors import NonFiniteError
+from posttrain.generation.endings import Draft
+from posttrain.generation.generator import GenerationOptions
 
 _WIDTH = 256
+
+
+def choose_next(
+    logits_BV: Tensor, drafts: Sequence[Draft], options: GenerationOptions
+) -> tuple[Tensor, Sequence[float | None]]:
+    """Choose the next token of each draft, by its own source of chance.
+
+    Returns:
+        Token ids, [B], and their log-probabilities, nats; None at temperature 0.
+    """
+    noise_B = None
+    if options.temperature:
+        drawn = [draft.draw() for draft in drafts]
+        noise_B = torch.tensor(drawn, dtype=torch.float64, device=logits_BV.device)
+    tokens_B = choose_tokens(
+        logits_BV,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        noise_B=noise_B,
+    )
+    if not options.temperature:
+        return tokens_B, [None] * len(drafts)
+    logprobs: list[float | None] = chosen_logprobs(
+        logits_BV, tokens_B, options.temperature
+    ).tolist()
+    return tokens_B, logprobs
 
 
 def choose_tokens(

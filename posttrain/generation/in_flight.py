@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posttrain.generation.choosing import choose_tokens, chosen_logprobs
+from posttrain.generation.choosing import choose_next
 from posttrain.generation.endings import Draft, find_context, find_end_ids
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 from posttrain.models.attention import WRITING, register_attention
@@ -150,9 +150,10 @@ class _Writer:
             self._call(parts, starts, [0])
             return
         logits_BV = self._call(parts, starts, chosen)
-        tokens, logprobs = self._choose(logits_BV, [self._rows[slot] for slot in chosen])
+        drafts = [self._rows[slot].draft for slot in chosen]
+        tokens_B, logprobs = choose_next(logits_BV, drafts, self._options)
         done = []
-        for slot, token, logprob in zip(chosen, tokens, logprobs, strict=True):
+        for slot, token, logprob in zip(chosen, tokens_B.tolist(), logprobs, strict=True):
             row = self._rows[slot]
             row.unread = (token,)
             if row.draft.add(token, logprob):
@@ -197,26 +198,6 @@ class _Writer:
                 row.unread = row.prompt[row.length :]
                 self._cache.copy(slot, len(self._rows), row.length)
                 return
-
-    def _choose(
-        self, logits_BV: Tensor, rows: Sequence[_Row]
-    ) -> tuple[list[int], Sequence[float | None]]:
-        options = self._options
-        noise_B = None
-        if options.temperature:
-            drawn = [row.draft.draw() for row in rows]
-            noise_B = torch.tensor(drawn, dtype=torch.float64, device=logits_BV.device)
-        tokens_B = choose_tokens(
-            logits_BV,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            top_k=options.top_k,
-            noise_B=noise_B,
-        )
-        logprobs: Sequence[float | None] = [None] * len(rows)
-        if options.temperature:
-            logprobs = chosen_logprobs(logits_BV, tokens_B, options.temperature).tolist()
-        return tokens_B.tolist(), logprobs
 
     @torch.no_grad()
     def _call(

@@ -19,7 +19,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from posttrain.generation.choosing import choose_tokens, chosen_logprobs
+from posttrain.generation.choosing import choose_next
 from posttrain.generation.endings import Draft, find_context, find_end_ids
 from posttrain.generation.generator import Completion, GenerationOptions, GenerationRequest
 
@@ -103,23 +103,9 @@ class _Writer(LogitsProcessor):
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Choose, [B, L] and [B, V] -> [B, V]: 0 for the chosen tokens, else minus infinity."""
-        logits_BV, options = scores.float(), self._options
-        noise_B = logprobs_B = None
-        if options.temperature:
-            drawn = [d.draw() for d in self._drafts]
-            noise_B = torch.tensor(drawn, dtype=torch.float64, device=scores.device)
-        tokens_B = choose_tokens(
-            logits_BV,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            top_k=options.top_k,
-            noise_B=noise_B,
-        )
-        if options.temperature:
-            logprobs_B = chosen_logprobs(logits_BV, tokens_B, options.temperature).tolist()
-        for row, token in enumerate(tokens_B.tolist()):
+        tokens_B, logprobs = choose_next(scores.float(), self._drafts, self._options)
+        for row, (token, logprob) in enumerate(zip(tokens_B.tolist(), logprobs, strict=True)):
             if not self.done[row]:
-                logprob = logprobs_B[row] if logprobs_B else None
                 self.done[row] = self._drafts[row].add(token, logprob)
         return torch.full_like(scores, -torch.inf).scatter(-1, tokens_B[:, None], 0.0)
 
