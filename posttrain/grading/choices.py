@@ -49,6 +49,10 @@ def find_letter(completion: str, letters: str) -> FoundAnswer:
     )
     if matches := list(stated.finditer(text)):
         return FoundAnswer(matches[-1]["letter"], "stated")
+    # Who copies the list of options has chosen none of them.
+    labels = re.findall(rf"^{_DECORATION}\(?({one})\)?{_DECORATION}[.):]", text, re.M)
+    if len(letters) > 1 and labels[: len(letters)] == list(letters):
+        return FoundAnswer(None, "none")
     if found := re.match(
         rf"{_DECORATION}\(?(?P<letter>{one})\)?{_DECORATION}(?:[.):]|$)", text, re.M
     ):

@@ -22,6 +22,8 @@ from posttrain.grading.choices import find_letter
         ("(D) The wind", "D", "leading"),
         ("C\nbecause cats purr", "C", "leading"),
         ("Answer: A, B is wrong", "A", "stated"),
+        ("A. cats\nB. dogs\nC. birds\nD. fish\nAnswer: C", "C", "stated"),
+        ("A. cats\nB. is no cat", "A", "leading"),
         ("Answer: (B) and not (A)", "B", "stated"),
         ("Answer: B, C, I am sure, is wrong. The answer is D", "D", "stated"),
         ("Answer: B or, in words, A dog", "B", "stated"),
@@ -64,6 +66,8 @@ def test_a_stray_capital_is_no_choice(text):
         "Answer: A/B",
         "答案是A和B",
         "答案：A、B",
+        "A. cats\nB. dogs\nC. birds\nD. fish",
+        "(A) cats\n(B) dogs\n(C) birds\n(D) fish",
     ],
 )
 def test_who_names_several_has_chosen_none(text):
