@@ -394,8 +394,11 @@ class StageRewriter:
         if self._recipe.get("lora") and "tuning" not in self._recipe:
             self._recipe["tuning"] = "lora"
             self._comments[("tuning",)] = "for there are LoRA settings"
-        data = self._stage.pop("data")
-        self._stage["data"] = data
+        data = self._stage["data"] = self._stage.pop("data")
+        if "early_stopping" in self._stage and not {"split", "validation_sources"} & set(data):
+            data["split"] = {"validation": 0.05}
+            note = "early stopping looks at rows that are not trained on; none were named"
+            self._comments["stages", self._number, "data", "split"] = note
 
 
 def _tag(stage: type[BaseModel]) -> str:

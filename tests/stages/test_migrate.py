@@ -471,3 +471,4 @@ def test_early_stopping_and_the_best_model_are_carried_over(cli, tmp_path):
     assert "patience: 4" in text
     assert "min_delta: 0.01" in text
     assert "final_model: best" in text
+    assert "split:  # early stopping looks at rows that are not trained on" in text

@@ -17,7 +17,7 @@ DPO = """\
 """
 GRPO = """\
   - {stage: grpo, start_from: base, data: {sources: [{from_stage: rows}]}, rollouts: 3,
-     prompts_per_rollout: 4, completions: 4, max_new_tokens: 200, batch_tokens: 1024,
+     prompts_per_rollout: 4, completions: 12, max_new_tokens: 200, batch_tokens: 1024,
      rewards: {answer: 0, format: 1}, updates_per_rollout: 2, log_every_steps: 1}
 """
 REST = """\
