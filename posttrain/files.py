@@ -21,8 +21,12 @@ from posttrain.errors import PosttrainError
 
 
 @contextlib.contextmanager
-def write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path, key: str = "output=DIR") -> Iterator[None]:
     """Turn a refused or failed write below ``path`` into one clear line.
+
+    Args:
+        path: What is written.
+        key: What the command at hand calls the place.
 
     Raises:
         PosttrainError: The folder is read-only, the disk is full, or the like.
@@ -33,7 +37,7 @@ def write_errors(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise PosttrainError(
             f"cannot write {path}: {reason}",
-            hint="choose another place with output=DIR (of the cache: POSTTRAIN_CACHE) or free the "
+            hint=f"choose another place with {key} (of the cache: POSTTRAIN_CACHE) or free the "
             "space, then run again",
         ) from error
 

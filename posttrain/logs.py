@@ -84,6 +84,10 @@ def log_file(path: Path) -> Iterator[None]:
             file.close()
 
 
+_FEW = 32
+"""Pieces before which a tenth must be done to tell how long the rest takes."""
+
+
 class Progress:
     """Says how far long work is, how fast, and how long it still takes; at most every 5 seconds.
 
@@ -106,12 +110,15 @@ class Progress:
             return
         self._said = now
         rate = done / (now - self._started)
-        speed = f"{rate:,.0f} {self._unit}/s"
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
         if not self._total:
             say(f"{self._label}: {done:,} {self._unit}, {speed}")
             return
-        left = format_duration((self._total - done) / rate)
-        say(f"{self._label}: {done:,} of {self._total:,} {self._unit}, {speed}, {left} left")
+        left = ""
+        # The first pieces of a batch are no measure of it: the others are under way meanwhile.
+        if done >= min(_FEW, self._total / 10):
+            left = f", {format_duration((self._total - done) / rate)} left"
+        say(f"{self._label}: {done:,} of {self._total:,} {self._unit}, {speed}{left}")
 
 
 def quiet_libraries() -> None:

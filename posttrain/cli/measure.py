@@ -113,6 +113,12 @@ def evaluate(
     from posttrain.runs.finish import finish_run
     from posttrain.runs.run import run_recipe
 
+    if not recipe.is_file() and recipe.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(
+            f"{recipe}: not a recipe",
+            hint=f"to measure a run or a model, name tasks: posttrain evaluate {recipe} --tasks "
+            "gsm8k (`posttrain tasks` lists them)",
+        )
     loaded = load(recipe, overrides)
     if not any(stage.stage in ("evaluate", "harness") for stage in loaded.stages):
         raise ConfigError(f"{recipe}: no evaluate stage, so nothing to measure")
@@ -182,6 +188,9 @@ def compare(
         raise ConfigError(
             f"compare {runs[0]}: with what?", hint="give at least two runs or evaluations"
         )
+    for key, file in (("html", html), ("csv", csv), ("markdown", markdown), ("json", json)):
+        if file and file.is_dir():
+            raise ConfigError(f"--{key} {file}: is a folder", hint="give the name of a file")
     if csv or markdown:
         _write_tables(compare_many(runs), csv, markdown)
     if len(runs) > 2:

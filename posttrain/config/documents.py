@@ -60,15 +60,16 @@ def load_document(path: Path, including: tuple[Path, ...], root: type[BaseModel]
     path = path.resolve()
     if path in including:
         raise ConfigError(f"{path}: includes itself through `base:`", hint="break the circle")
+    what = getattr(root, "called", "recipe")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot read the recipe: {error.strerror}", hint="check the path"
+            f"{path}: cannot read the {what}: {error.strerror}", hint="check the path"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path}: not UTF-8 text (byte {error.start})", hint="save the recipe as UTF-8"
+            f"{path}: not UTF-8 text (byte {error.start})", hint=f"save the {what} as UTF-8"
         ) from error
     try:
         node = yaml.compose(text, Loader=YamlLoader)
@@ -78,7 +79,7 @@ def load_document(path: Path, including: tuple[Path, ...], root: type[BaseModel]
         problem = getattr(error, "problem", None) or str(error)
         raise ConfigError(f"{where}: not valid YAML: {problem}") from error
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
+        raise ConfigError(f"{path}: a {what} is a mapping of keys to values")
     document = Document({})
     try:
         values = _construct(node, (), path, document.origins)

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from posttrain.config.base import Config, ConfigPath, ModelName, StageName
+from posttrain.config.base import Config, ConfigPath, ModelName, StageName, TemplatePath
 from posttrain.config.data import TaskData
 from posttrain.config.generation import GeneratorConfig, TransformersBackEnd
 from posttrain.config.items import ItemChecks
@@ -40,6 +40,7 @@ class BaseTask(Config):
     """What all tasks share."""
 
     shorthands: ClassVar[tuple[dict[str, Any], ...]] = ({"type": "string"},)
+    called: ClassVar[str] = "task"
 
     task: StageName | None = None
     """The task's file: `tasks/NAME.yaml` beside the recipe, or one that comes with us (`posttrain
@@ -356,6 +357,8 @@ class EvaluateCommand(Config):
     generator: GeneratorConfig = TransformersBackEnd()
     """What writes the answers; tasks that score given text need the model itself."""
     compute: ComputeConfig = ComputeConfig()
+    chat_template: TemplatePath | None = None
+    """Takes the place of the model's own, as in a recipe's `model.chat_template`."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for sources you trust."""
 

@@ -25,7 +25,7 @@ OWN = "tasks"
 """Folder of own tasks, beside a recipe."""
 # Who says where the rows are lays aside all that the file says of the place.
 _PLACES = (
-    ("data", ("path", "from_stage"), ("path", "from_stage", "dataset", "split")),
+    ("data", ("path", "from_stage"), ("path", "from_stage", "dataset", "split", "get")),
     ("shots", ("examples", "data"), ("examples", "data")),
 )
 
@@ -61,13 +61,19 @@ def expand_tasks(document: Document, root: type[BaseModel]) -> None:
     document.values = _expand(document.values, (), [root], document)
 
 
-def list_tasks(folder: Path) -> list[TaskFile]:
+def list_tasks(folder: Path) -> dict[Path, TaskFile | ConfigError]:
     """Read the tasks that can be named in a folder: its own ones, then those that come with us.
 
-    Raises:
-        ConfigError: A file is no task.
+    Returns:
+        File -> task, or why it is none.
     """
-    return [load_task_file(path, folder) for path in _find_files(folder / OWN).values()]
+    found: dict[Path, TaskFile | ConfigError] = {}
+    for path in _find_files(folder / OWN).values():
+        try:
+            found[path] = load_task_file(path, folder)
+        except ConfigError as error:
+            found[path] = error
+    return found
 
 
 def load_task_file(path: Path, folder: Path, above: tuple[Path, ...] = ()) -> TaskFile:

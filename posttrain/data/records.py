@@ -152,6 +152,11 @@ class RowError(ValueError):
         self.detail = detail
 
 
+def describe_reject(reason: str, detail: str) -> str:
+    """Write what is wrong with a row as one clause."""
+    return f"{reason}: {detail}" if detail else reason
+
+
 def check_chat(chat: Chat) -> None:
     """Check a conversation that shall be trained on.
 

@@ -89,16 +89,19 @@ def run_answers(
     return summarize(records) | tell_time(folder, rate, tokens, seconds, resumed=len(done)), records
 
 
-def check_answers(task: AnswerTask, tokenizer: Any) -> None:
+def check_answers(task: AnswerTask, tokenizer: Any) -> int:
     """Read, put and encode all problems, and open the grader, before anything is begun.
+
+    Returns:
+        How many problems there are.
 
     Raises:
         DataError: A problem is unusable, or the template refuses one.
         MissingExtraError: The grader needs a package that is not installed.
     """
-    ask_problems(task, tokenizer)
+    asked = ask_problems(task, tokenizer)
     with open_grader(task):
-        pass
+        return len({one.name for one in asked})
 
 
 def write_answers(

@@ -132,13 +132,15 @@ def build_markdown(results: Mapping[str, Any]) -> str:
 
 
 def _headline(results: Mapping[str, Any]) -> str:
-    if results["metric"] == "accuracy":
+    # The earliest results had no other metric and did not say so.
+    metric = results.get("metric", "accuracy")
+    if metric == "accuracy":
         right = f"{results['correct']} of {results.get('scored', results['problems'])} right"
         right += f", {results['unscored']} unscored" if results.get("unscored") else ""
         return f"**Accuracy {_percent(results)}** ({right}; in brackets the 95 % interval)"
     interval = results.get("interval")
     shown = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
-    return f"**{results['metric'].capitalize()} {results['value']:.4g}**{shown}"
+    return f"**{metric.capitalize()} {results['value']:.4g}**{shown}"
 
 
 def describe_template(template: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from posttrain.config.data import SourceConfig, TextDataConfig
 from posttrain.config.evaluation import PerplexityTask
-from posttrain.data.records import Origin
+from posttrain.data.records import Origin, describe_reject
 from posttrain.data.sources import read_texts
 from posttrain.errors import DataError
 from posttrain.evaluation.journal import identify, open_journal, tell_time
@@ -45,7 +45,7 @@ def read_documents(task: PerplexityTask) -> list[Document]:
     if found.rejects:
         first = found.rejects[0]
         raise DataError(
-            f"{first.origin}: {first.reason} {first.detail}".rstrip(),
+            f"{first.origin}: {describe_reject(first.reason, first.detail)}",
             hint="mend it, or name the field with `columns: {text: NAME}`",
         )
     return [Document(record.origin, record.content.text) for record in found.records]

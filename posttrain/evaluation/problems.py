@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from posttrain.config.data import SourceConfig
 from posttrain.config.evaluation import ProblemTask
 from posttrain.data.formats.choice import Choice, convert_choice, read_choice
-from posttrain.data.records import Message, Origin, Row, RowError
+from posttrain.data.records import Message, Origin, Row, RowError, describe_reject
 from posttrain.data.sources import open_rows, read_source
 from posttrain.errors import DataError
 from posttrain.grading.answers import find_boxes
@@ -261,7 +261,7 @@ def _convert(source: SourceConfig, convert: Callable[[Origin, Row], _Item]) -> l
 
 def _unusable(origin: Origin, reason: str, detail: str, count: int) -> DataError:
     return DataError(
-        f"{origin}: {reason} {detail}".rstrip() + f"; {count} problems are unusable",
+        f"{origin}: {describe_reject(reason, detail)}; {count} problems are unusable",
         hint="mend them: an evaluation leaves nothing out",
     )
 

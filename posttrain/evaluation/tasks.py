@@ -16,6 +16,7 @@ from posttrain.config.evaluation import (
 )
 from posttrain.config.generation import GeneratorConfig, TransformersBackEnd
 from posttrain.config.model import ModelConfig
+from posttrain.data.expansion import expand_source
 from posttrain.evaluation.answers import check_answers, run_answers
 from posttrain.evaluation.choice import build_trees, run_likelihood
 from posttrain.evaluation.export import write_evaluation
@@ -25,6 +26,7 @@ from posttrain.evaluation.problems import read_problems
 from posttrain.generation.back_ends import is_back_end, load_back_end
 from posttrain.generation.generator import Generator
 from posttrain.generation.local import TransformersGenerator
+from posttrain.logs import say
 from posttrain.models.attention import register_attention
 from posttrain.models.attention.choose import settle_attention
 from posttrain.models.load import load_base_config, load_model
@@ -91,15 +93,24 @@ def check_task(task: BaseTask, tokenizer: Any) -> None:
         MissingExtraError: The task needs a package that is not installed.
     """
     if isinstance(task, PerplexityTask):
-        encode_documents(read_documents(task), tokenizer)
+        documents = read_documents(task)
+        encode_documents(documents, tokenizer)
+        _say_read(task, len(documents), "texts")
         return
     if isinstance(task, ItemsTask):
         check_items(task)
         return
     if isinstance(task, ChoiceTask) and task.method == "likelihood":
-        build_trees(task, read_problems(task), tokenizer)
+        _say_read(task, len(build_trees(task, read_problems(task), tokenizer)), "problems")
     elif isinstance(task, AnswerTask):
-        check_answers(task, tokenizer)
+        _say_read(task, check_answers(task, tokenizer), "problems")
+
+
+def _say_read(task: BaseTask, count: int, things: str) -> None:
+    """Say what was read of which file, for a folder may hold another one than is meant."""
+    files = [str(source.path) for source in expand_source(task.data)]
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    say(f"{task.label}: {count:,} {things} of {files[0]}{more}")
 
 
 def compare_template(

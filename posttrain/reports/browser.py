@@ -192,8 +192,8 @@ def _describe_sample(row: Row) -> dict[str, Any]:
 
 
 def _describe_option(option: Row) -> list[Any]:
-    logprob = _finite(option.get("logprob"))
-    return [str(option.get("letter", "")), str(option.get("text", "")), logprob]
+    scores = [_finite(option.get(name)) for name in ("logprob", "logprob_per_byte")]
+    return [str(option.get("letter", "")), str(option.get("text", "")), *scores]
 
 
 def _finite(value: Any) -> float | None:

@@ -245,7 +245,7 @@ def _list_parts(task: TaskComparison) -> list[RenderableType]:
     parts: list[RenderableType] = [
         table,
         "",
-        f"Difference  {task.difference}{interval}; p {p_value}",
+        f"First minus second  {task.difference}{interval}; p {p_value}",
         f"Only {task.first.name} {task.ahead}: {paired.wins}; only {task.second.name} "
         f"{task.ahead}: {paired.losses}; the same: {task.ties}",
         task.verdict,
@@ -270,7 +270,7 @@ def _list_groups(task: TaskComparison) -> list[RenderableType]:
     """Give each group a table with a row per value."""
     tables: list[RenderableType] = []
     for group, values in task.found.groups.items():
-        table = build_table(f"by {group}", "problems", *_both(task), "difference; p (Holm)")
+        table = build_table(f"by {group}", "problems", *_both(task), "first minus second; p (Holm)")
         for value, part in values.items():
             shares = [_show_share(side) for side in (part.first, part.second)]
             count = formatting.format_count(part.paired.total)

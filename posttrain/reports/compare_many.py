@@ -122,13 +122,14 @@ class TaskTable:
         """How the numbers were found."""
         paired = self.contenders[0].paired
         ways = {
-            "mcnemar": "Wilson, of differences Newcombe 1998; p: exact McNemar test",
-            "sign_flips": "of differences bootstrap over problems; p: signs flipped at random",
-            "t": "and p: Student's t",
+            "mcnemar": "Intervals: Wilson, of differences Newcombe 1998; p: exact McNemar test",
+            "sign_flips": "Intervals: of differences bootstrap over problems; p: signs flipped at "
+            "random",
+            "t": "Intervals and p: Student's t of ratios over the texts",
         }
         each = formatting.format_percent(paired.paired.level)
         return (
-            f"Intervals: {ways[paired.paired.test]}. Holm: p raised for {len(self.contenders)} "
+            f"{ways[paired.paired.test]}. Holm: p raised for {len(self.contenders)} "
             f"comparisons with the first; their intervals have {each} each, so "
             f"that all hold together with 95 % (Bonferroni).{self._reach}"
         )
@@ -254,7 +255,7 @@ def render_many(comparison: ManyComparison) -> str:
     parts: list[RenderableType] = []
     for task in comparison.tasks:
         metric = task.base.metric
-        table = build_table(task.label, metric, "95 % interval", "difference", "p (Holm)", "")
+        table = build_table(task.label, metric, "95 % interval", "minus first", "p (Holm)", "")
         table.add_row(task.base.name, task.base.shown, task.base.shown_interval, "", "", "first")
         for one in task.contenders:
             interval = one.paired.difference_interval

@@ -134,8 +134,16 @@ def _collect(task: TaskFolder) -> dict[str, Any]:
 
 
 def _list_header(results: Row) -> accounting.Pairs:
-    named = [("Model", results.get("model")), ("Task", results.get("task"))]
-    return [(n, str(v)) for n, v in [*named, ("Data", results.get("data"))] if v]
+    settings = results.get("settings") or {}
+    decides = {"bytes": "log-probability per byte", "none": "log-probability"}
+    named = [
+        ("Model", results.get("model")),
+        ("Task", results.get("task")),
+        ("Data", results.get("data")),
+    ]
+    if settings.get("method") == "likelihood":
+        named.append(("Decided by", decides.get(settings.get("normalize", ""))))
+    return [(n, str(v)) for n, v in named if v]
 
 
 def _list_figures(results: Row, *, nested: bool) -> accounting.Pairs:

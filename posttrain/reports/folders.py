@@ -6,6 +6,7 @@ A file that is there and cannot be read is an error with its name.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import Any
 
 from posttrain.config.train import TRAINING_STAGES
 from posttrain.errors import DataError
+from posttrain.logs import say
 
 Row = dict[str, Any]
 
@@ -32,9 +34,31 @@ class TaskFolder:
         """Name of the task within its stage."""
         return self.path.name
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it is finished and its results have what reports need; says so where not."""
+        if not self.results:
+            return False
+        known = self.results.keys()
+        lacks = [] if known & {"value", "accuracy"} else ["value"]
+        lacks += ["problems"] if "problems" not in known else []
+        accuracy = self.results.get("metric", "accuracy") == "accuracy"
+        lacks += ["correct"] if accuracy and "correct" not in known else []
+        if lacks:
+            # Whoever does not say what kind it is of cannot be graded anew.
+            mend = "posttrain regrade" if "kind" in known else ""
+            _say_left_out(self.path, ", ".join(f"`{name}`" for name in lacks), mend)
+        return not lacks
+
     def load_records(self) -> list[Row]:
         """Read the graded answers; none where there is no such file."""
         return _read_jsonl(self.path / "records.jsonl")
+
+
+@functools.cache  # several readers meet the same folder
+def _say_left_out(path: Path, lacks: str, mend: str) -> None:
+    todo = f"grade its answers anew with {mend} {path}" if mend else "run the evaluation again"
+    say(f"left out: {path}: its results.json has no {lacks}; {todo}")
 
 
 @dataclass(frozen=True)
@@ -214,7 +238,9 @@ def find_evaluations(path: Path) -> list[Evaluation]:
         parts = file.parent.relative_to(root).parts
         kept = any(part.startswith(".") or ".old-" in part for part in parts)
         task = load_task(file.parent)
-        if task and task.results and (task.path / "records.jsonl").is_file() and not kept:
+        if kept or not task or not (task.path / "records.jsonl").is_file():
+            continue
+        if task.is_told:
             found.append(Evaluation(name, "-".join(parts[:-1]), task, root))
     return found
 

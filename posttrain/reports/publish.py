@@ -102,6 +102,9 @@ def _describe(found: Evaluation, name: str) -> Row:
         "stage": found.stage,
         # Where a run lies is no part of what was measured.
         "model": model.removeprefix(f"{found.root}/"),
+        # The earliest results had no other metric and did not say so.
+        "metric": results.get("metric", "accuracy"),
+        "value": results["value"] if "value" in results else results["accuracy"],
         "low": low,
         "high": high,
         # Several samples of a problem are as many answers.

@@ -130,7 +130,7 @@ def collect_outcomes(run: RunFolder) -> list[TaskOutcome]:
         measured = "base" if role and stage.settings.get("model_from") == "base" else role
         for task in stage.tasks:
             # Where nothing could be scored there is no number; the task's own page says so.
-            if task.results and task.results.get("value", 0) is not None:
+            if task.is_told and task.results.get("value", 0) is not None:
                 scores.setdefault(task.label, []).append(_build_score(task, stage, measured))
     return [_build_outcome(label, found) for label, found in scores.items()]
 

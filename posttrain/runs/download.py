@@ -55,7 +55,7 @@ def download(config: DownloadConfig) -> Path:
         f"{format_bytes(total)}"
     )
     partial = config.out.with_name(f".{config.out.name}.download")
-    with write_errors(config.out):
+    with write_errors(config.out, "out=DIR"):
         partial.mkdir(parents=True, exist_ok=True)
         _check_space(config.out, partial, total)
     try:
@@ -163,7 +163,7 @@ def _publish(
             )
         checked.append({"path": file.path, "size_bytes": file.size_bytes, "sha256": digest})
     source = config.model_dump(mode="json", include=_IDENTITY)
-    with write_errors(config.out):
+    with write_errors(config.out, "out=DIR"):
         for name in (".cache", "._____temp", ".msc", ".mv", ".mdl"):  # the clients' own notes
             path = partial / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def evaluate_harness(target: str, tasks: str, overrides: Sequence[str]) -> Path:
     compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
     compute.apply()
     check_tasks(settings.harness)
-    with write_errors(out):
+    with write_errors(out, "out=DIR"):
         if aside := move_aside(out):
             say(f"the older result is kept as {aside}")
     show(render_scores(run_harness(settings.harness, model, out, compute)))

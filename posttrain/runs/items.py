@@ -90,7 +90,7 @@ def write_items(
         ConfigError: ``out`` holds something else, or another process is writing there.
         CheckpointError: The model cannot be loaded.
     """
-    with write_errors(out):
+    with write_errors(out, "out=FILE"):
         out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out.with_name(f".{out.name}.lock"), timeout=0):
@@ -114,7 +114,10 @@ def _write_missing(
         write = _open_writer(settings, model, compute)
         for done, order in enumerate(missing, start=1):
             rows[order.digest] = row = {**_describe(order, model), **write(order)}
-            with write_errors(out), out.open("a", encoding="utf-8", errors=_ESCAPE) as file:
+            with (
+                write_errors(out, "out=FILE"),
+                out.open("a", encoding="utf-8", errors=_ESCAPE) as file,
+            ):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             progress.update(done)
     rejected = [row for row in rows.values() if row["text"] is None]
@@ -164,7 +167,7 @@ def _load_written(out: Path, orders: list[_Order]) -> dict[str, dict[str, Any]]:
         )
     text = out.read_text(encoding="utf-8")
     if not text.endswith("\n"):
-        with write_errors(out):
+        with write_errors(out, "out=FILE"):
             out.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
     return dict(zip(digests, rows, strict=True))
 

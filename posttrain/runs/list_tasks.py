@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from posttrain.config.tasks import SHIPPED, TaskFile, find_task, list_tasks, load_task_file
+from posttrain.config.tasks import SHIPPED, find_task, list_tasks, load_task_file
+from posttrain.errors import ConfigError
 from posttrain.reports.terminal import build_table, to_text
 
 
@@ -21,9 +22,12 @@ def render_tasks(folder: Path) -> str:
         Plain text without a newline at the end.
     """
     table = build_table("task", "kind", "what", "from")
-    for task in list_tasks(folder):
+    for path, task in list_tasks(folder).items():
+        if isinstance(task, ConfigError):
+            table.add_row(path.stem, "broken", str(task), _place(path, folder))
+            continue
         kind = str(task.document.values.get("kind", ""))
-        table.add_row(task.name, kind, task.about, _place(task, folder))
+        table.add_row(task.name, kind, task.about, _place(path, folder))
     return to_text(table)
 
 
@@ -67,11 +71,11 @@ def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent)
 
 
-def _place(task: TaskFile, folder: Path) -> str:
-    if task.path.parent == SHIPPED:
+def _place(path: Path, folder: Path) -> str:
+    if path.parent == SHIPPED:
         return "posttrain"
-    here = task.path.is_relative_to(folder.resolve())
-    return str(task.path.relative_to(folder.resolve()) if here else task.path)
+    here = path.is_relative_to(folder.resolve())
+    return str(path.relative_to(folder.resolve()) if here else path)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from posttrain.config.evaluation import EvaluateCommand
 from posttrain.config.model import ModelConfig
-from posttrain.errors import InterruptedRunError
+from posttrain.errors import ConfigError, InterruptedRunError
 from posttrain.files import write_errors, write_json
 from posttrain.logs import say, show
 from posttrain.reports import formatting
@@ -68,12 +68,13 @@ def _measure(
 
     tokenizer = load_tokenizer(model)
     check_back_end(settings.generator)
+    _check_template(model, tokenizer, settings)
     for task in settings.tasks:
         check_task(task, tokenizer)
     dtype = "bfloat16" if compute.precision == "bf16" else "float32"
     writer = settings.generator.model_dump(mode="json", include=_WRITER)
     identity = [identify_model(model), dtype, writer]
-    with write_errors(out):
+    with write_errors(out, "out=DIR"):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "lineage.json", {"model": model.path})
     template = compare_template(model, tokenizer, settings.generator, settings.tasks)
@@ -101,6 +102,22 @@ def _measure(
             template=template,
         )
     return [found[task.label] for task in settings.tasks]
+
+
+def _check_template(model: ModelConfig, tokenizer: Any, settings: EvaluateCommand) -> None:
+    """Say how to do without a chat template before a task asks for one."""
+    from posttrain.evaluation.tasks import puts_chats
+
+    chats = [task for task in settings.tasks if puts_chats(task)]
+    if tokenizer.chat_template or not chats:
+        return
+    plain = next((task.label for task in chats if hasattr(task, "context")), None)
+    text = f", or ask in plain text: tasks.{plain}.context=text" if plain else ""
+    raise ConfigError(
+        f"{model.path} has no chat template, and the task `{chats[0].label}` puts its problems "
+        "as chats",
+        hint=f"give one with chat_template=FILE{text}",
+    )
 
 
 def render_scores(results: Iterable[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain.config.opencompass import OpencompassCommand
+from posttrain.files import write_errors
 from posttrain.logs import say, show
 from posttrain.runs.targets import settle_target
 
@@ -31,6 +32,8 @@ def describe_to_opencompass(target: str, overrides: Sequence[str]) -> Path:
         OpencompassCommand, "opencompass", {}, target, overrides, folder="opencompass"
     )
     name = _name(model.path)
+    with write_errors(folder, "out=DIR"):
+        folder.mkdir(parents=True, exist_ok=True)
     path = write_opencompass(settings.opencompass, model, folder, name=name, typed=settings.model)
     say(f"OpenCompass's entry for {model.path}: {path}")
     show(

@@ -103,7 +103,7 @@ def write_pairs(
         ConfigError: ``out`` holds something else, or another process is writing there.
         CheckpointError: The model cannot be loaded.
     """
-    with write_errors(out):
+    with write_errors(out, "out=FILE"):
         out.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out.with_name(f".{out.name}.lock"), timeout=0):
@@ -138,13 +138,13 @@ def _write_missing(
     if lines:
         say(f"{len(lines):,} of {len(chunks):,} chunks are there already")
     else:
-        with write_errors(part):
+        with write_errors(part, "out=FILE"):
             part.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
     missing = chunks[len(lines) :]
     for line in _answer_chunks(settings, model, tokenizer, data.train, missing, compute):
         lines.append(line)
         with (
-            write_errors(part),
+            write_errors(part, "out=FILE"),
             part.open("a", encoding="utf-8", errors="backslashreplace") as file,
         ):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -197,7 +197,7 @@ def _load_part(part: Path, digest: str) -> list[dict[str, Any]]:
     if not whole:
         return []
     if whole != text:
-        with write_errors(part):
+        with write_errors(part, "out=FILE"):
             part.write_text(whole, encoding="utf-8")
     try:
         header, *lines = load_jsonl(part)

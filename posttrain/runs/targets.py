@@ -36,8 +36,8 @@ def settle_target(
         part: Its own part of them.
         values: What its arguments say.
         target: A recipe, whose newest model is meant; a run, a stage, or any model.
-        overrides: ``key=value`` strings; with a recipe those that begin with the part's name or
-            with ``out=`` are the command's, the others the recipe's.
+        overrides: ``key=value`` strings; with a recipe those that begin with the part's name, with
+            ``out=`` or ``chat_template=`` are the command's, the others the recipe's.
         folder: What to call the results.
 
     Returns:
@@ -47,19 +47,32 @@ def settle_target(
         PosttrainError: A mistake in the settings, or there is no model yet.
     """
     if Path(target).suffix.lower() in (".yaml", ".yml"):
-        ours = [text for text in overrides if text.startswith((f"{part}.", "out="))]
+        heads = (f"{part}.", "out=", *_of_model(root))
+        ours = [text for text in overrides if text.startswith(heads)]
         recipe = load_recipe(Path(target), [text for text in overrides if text not in ours])
         model = _find_recipe_model(recipe)
         known: dict[str, Any] = {"model": model.path}
         if "compute" in root.model_fields:
             known["compute"] = recipe.compute.model_dump(mode="json")
         settings = build_settings(root, {**values, **known}, ours)
+        model = _put_template(model, settings)
         return settings, model, settings.out or run_folder(recipe) / folder
     settings = build_settings(root, {"model": target, **values}, overrides)
     model = ModelConfig(
         path=find_latest_model(settings.model), trust_remote_code=settings.trust_remote_code
     )
+    model = _put_template(model, settings)
     return settings, model, settings.out or _choose_folder(settings.model, model.path, folder)
+
+
+def _of_model(root: type[_Command]) -> tuple[str, ...]:
+    return ("chat_template=",) if "chat_template" in root.model_fields else ()
+
+
+def _put_template(model: ModelConfig, settings: _Command) -> ModelConfig:
+    """Give the model the template that the command names, where it names one."""
+    template = getattr(settings, "chat_template", None)
+    return model.model_copy(update={"chat_template": template}) if template else model
 
 
 def _find_recipe_model(recipe: Recipe) -> ModelConfig:

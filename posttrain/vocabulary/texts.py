@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.config.data import SourceConfig, TextDataConfig
 from posttrain.config.vocabulary import VocabularyConfig
+from posttrain.data.records import describe_reject
 from posttrain.data.sources import read_texts
 from posttrain.data.split import choose_split
 from posttrain.errors import ConfigError, DataError
@@ -91,7 +92,7 @@ def _read(
             first = found.rejects[0]
             raise DataError(
                 f"{first.origin}: {len(found.rejects):,} of {read:,} rows cannot be used: "
-                f"{first.reason} {first.detail}".rstrip(),
+                f"{describe_reject(first.reason, first.detail)}",
                 hint="name the field that holds the text with text_fields='[NAME]'",
             )
         documents += [record.content.text for record in found.records]

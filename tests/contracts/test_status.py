@@ -105,7 +105,10 @@ def is_recipe_key(key: str) -> bool:
     first, *rest = key.split(".")
     if first in ("stages", "tasks") and rest:
         stages = kinds_of(Recipe.model_fields["stages"].annotation, "stage")
-        tasks = {task.name: TASK_KINDS[task.document.values["kind"]] for task in list_tasks(ROOT)}
+        tasks = {
+            task.name: TASK_KINDS[task.document.values["kind"]]
+            for task in list_tasks(ROOT).values()
+        }
         kinds = stages if first == "stages" else tasks
         return rest[0] in kinds and has_key([kinds[rest[0]]], rest[1:])
     return has_key([Recipe], key.split("."))

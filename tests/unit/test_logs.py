@@ -3,7 +3,7 @@ import re
 import pytest
 
 from posttrain.errors import PosttrainError
-from posttrain.logs import format_bytes, format_duration, log_file, say, show
+from posttrain.logs import Progress, format_bytes, format_duration, log_file, say, show
 from tests.stages.faults import full_disk
 
 
@@ -41,6 +41,19 @@ def test_results_and_progress_go_to_their_own_streams(capsys):
     show("42")
 
     assert capsys.readouterr() == ("42\n", "working\n")
+
+
+def test_time_left_is_told_once_a_tenth_is_done(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("posttrain.logs.time.perf_counter", lambda: clock[0])
+    progress = Progress("gsm8k", 100, "answers")
+    for seconds, done in ((6, 1), (12, 60)):
+        clock[0] = seconds
+        progress.update(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "gsm8k: 1 of 100 answers, 0.2 answers/s",
+        "gsm8k: 60 of 100 answers, 5.0 answers/s, 8 s left",
+    ]
 
 
 def test_all_that_is_said_inside_the_block_is_in_the_file(tmp_path, capsys):

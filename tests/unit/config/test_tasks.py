@@ -7,6 +7,7 @@ from posttrain.config.load import load_recipe
 from posttrain.config.recipe import Recipe
 from posttrain.config.tasks import SHIPPED, list_tasks
 from posttrain.errors import ConfigError
+from posttrain.runs.list_tasks import render_tasks
 
 NAMES = (
     "arc", "arc-letter", "demo", "gsm8k", "gsm8k-8shot", "items", "math", "math500", "mcq",
@@ -45,11 +46,27 @@ def mistake(path, *overrides):
 def test_every_task_that_comes_with_us_is_whole_with_a_path(write, name):
     (task,) = load(write(f"      - {{task: {name}, data: {{path: x.jsonl}}}}\n"))
     assert task.label == name
-    assert task.data.get
+    # How to get our data is no help with a mistyped path of one's own.
+    assert task.data.get is None
+
+
+def test_how_to_get_the_data_is_told_of_the_default_path_alone(write):
+    ours, own = load(write("      - gsm8k\n      - {task: math, data: {path: x, get: mine}}\n"))
+    assert (ours.data.get or "").startswith("posttrain download openai/gsm8k")
+    assert own.data.get == "mine"
+
+
+def test_a_file_that_is_no_task_hides_no_other_one(write):
+    path = write("      - fine\n", fine="kind: exact\ndata: {path: /rows.jsonl}\n", empty="")
+    text = " ".join(render_tasks(path.parent).split())
+    assert "empty broken" in text
+    assert "a task is a mapping of keys" in text
+    assert "fine exact" in text
+    assert "math500 formula" in text
 
 
 def test_these_are_all_and_each_says_what_it_is(tmp_path):
-    found = list_tasks(tmp_path)
+    found = list(list_tasks(tmp_path).values())
     assert [task.name for task in found] == list(NAMES)
     assert all(task.about for task in found)
     assert {task.path.parent for task in found} == {SHIPPED}
@@ -79,7 +96,7 @@ def test_an_own_task_comes_first_and_may_build_on_one_of_ours(write):
     (task,) = load(path)
     assert (task.label, task.max_new_tokens) == ("gsm8k", 7)
     assert task.data.path == path.parent / "tasks/mine.jsonl"
-    assert list_tasks(path.parent)[0].about == "mine"
+    assert next(iter(list_tasks(path.parent).values())).about == "mine"
 
 
 def test_an_own_task_may_build_on_another_own_one(write):

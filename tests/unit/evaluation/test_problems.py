@@ -214,6 +214,13 @@ def test_a_split_takes_its_files_of_a_folder(tmp_path, files, chosen):
         read_math(TaskData(path=tmp_path, split="dev"))
 
 
+def test_reason_and_detail_of_an_unusable_row_are_told_apart(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"problem": "P"}])
+    told = "no reference answer: neither a box in `solution` nor `answer`; 1 problems"
+    with pytest.raises(DataError, match=told):
+        read_math(TaskData(path=tmp_path / "rows.jsonl"))
+
+
 def test_missing_rows_come_with_the_way_to_get_them(tmp_path):
     source = TaskData(path=tmp_path / "gone", split="test", get="ask for it")
     with pytest.raises(DataError, match="gone: no such file or folder; get it: ask for it"):

@@ -119,7 +119,7 @@ def test_rendering_states_every_number_and_who_is_better(run):
     assert f"the same: {task.ties}" in text
     assert "demo/after is better than demo/before by 42.5 points" in text
     swapped = folded(render_comparison(compare_runs(run / "before", run / "after")))
-    assert "Difference −42.5 points" in swapped
+    assert "First minus second −42.5 points" in swapped
     assert "demo/after is better than demo/before by 42.5 points" in swapped
 
 
@@ -257,7 +257,7 @@ def test_texts_are_compared_by_bits_per_byte_and_less_is_better(tmp_path, build)
     text = folded(render_comparison(comparison))
     name = f"{tmp_path.name}/a"
     assert f"{name} 4 texts 8.585" in text
-    assert "Difference −0.0748 bits per byte (−0.0803 to −0.0693); p" in text
+    assert "First minus second −0.0748 bits per byte (−0.0803 to −0.0693); p" in text
     assert f"{name} is better than {tmp_path.name}/b by 0.0748 bits per byte" in text
     html = build_comparison_report(comparison, tmp_path / "c.html").read_text(encoding="utf-8")
     assert "−0.0748 bits per byte" in html

@@ -48,6 +48,17 @@ def test_other_runs_stay_in_the_index_and_the_same_run_is_replaced(published, ru
     assert rows == [("demo", "after"), ("demo", "before"), ("other", "after"), ("other", "before")]
 
 
+def test_results_that_lack_their_counts_keep_no_other_report_from_being_written(run, tmp_path):
+    path = run / "after/gsm8k/results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({"task": "gsm8k", "accuracy": results["accuracy"]}))
+    pages = publish_run(run, tmp_path / "out")
+    assert [page.name for page in pages] == ["demo-before-gsm8k.html"]
+    # The earliest results did not name their metric.
+    row = read_index(tmp_path / "out")[0]
+    assert (row["metric"], row["value"]) == ("accuracy", "0.25")
+
+
 def test_an_index_of_something_else_is_left_alone(published, run):
     (published / "index.csv").write_text("name,age\nTom,7\n")
     with pytest.raises(DataError, match=r"index\.csv: not an index"):

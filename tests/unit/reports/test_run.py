@@ -268,10 +268,18 @@ def test_damaged_file_is_named_with_its_line(run):
     assert "\n" not in str(raised.value)
 
 
-def test_results_without_counts_are_refused(run, build):
-    build.write_json(run / "after/gsm8k/results.json", {"task": "gsm8k"})
-    with pytest.raises(DataError, match=r"results\.json: not the results"):
-        build_run_report(run)
+@pytest.mark.parametrize(
+    ("kept", "advice"),
+    [({}, "run the evaluation again"), ({"kind": "number"}, "posttrain regrade ")],
+)
+def test_results_without_counts_are_left_out_and_named(run, build, capsys, kept, advice):
+    folder = run / "after/gsm8k"
+    build.write_json(folder / "results.json", {"task": "gsm8k", **kept})
+    page = build_run_report(run).read_text()
+    assert "before" in page
+    told = capsys.readouterr().err
+    assert f"left out: {folder}: its results.json has no `value`, `problems`, `correct`" in told
+    assert advice in told
 
 
 def test_comparison_without_its_numbers_is_refused(run):
