@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -163,6 +164,20 @@ def move_aside(path: Path) -> Path | None:
         number += 1
     path.rename(aside)
     return aside
+
+
+def list_current(folder: Path, pattern: str) -> list[Path]:
+    """List files below a folder, in order, without those in hidden folders or ones set aside.
+
+    Args:
+        folder: Its own name does not matter.
+        pattern: As of ``glob``.
+    """
+    found = ((path, path.relative_to(folder).parts[:-1]) for path in sorted(folder.glob(pattern)))
+    return [path for path, parts in found if not any(map(_ASIDE.search, parts))]
+
+
+_ASIDE = re.compile(r"^\.|\.old-\d+$")
 
 
 def remove_leftovers(folder: Path) -> None:

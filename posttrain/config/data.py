@@ -84,6 +84,13 @@ class TaskData(SourceConfig):
             raise ValueError(f"say where the rows are, by `path` or `from_stage`{told}")
         return values
 
+    @model_validator(mode="after")
+    def _refuse_shares(self) -> TaskData:
+        for key in ("weight", "epochs", "max_rows"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"`{key}` is of training data; `limit` takes the first rows")
+        return self
+
 
 class SplitConfig(Config):
     """Shares held back from training, chosen by content: adding rows moves no other row."""

@@ -107,6 +107,9 @@ class AnswerTask(ProblemTask):
     def _check_sampling(self) -> AnswerTask:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("`samples` are all the same at `temperature: 0`; raise it")
+        if self.temperature == 0 and (self.top_p < 1 or self.top_k):
+            key = "top_p" if self.top_p < 1 else "top_k"
+            raise ValueError(f"`{key}` has no effect at `temperature: 0`; raise it")
         return self
 
 

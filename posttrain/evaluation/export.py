@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ OUTPUTS = ("records.jsonl", "records.csv", "results.json", "report.md")
 """What a finished evaluation's folder holds."""
 # A spreadsheet takes a cell that starts with one of these for a formula and would run it.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_LONGEST_REASON = 100
 
 
 class EvaluationRecord(Protocol):
@@ -136,11 +138,23 @@ def _headline(results: Mapping[str, Any]) -> str:
     metric = results.get("metric", "accuracy")
     if metric == "accuracy":
         right = f"{results['correct']} of {results.get('scored', results['problems'])} right"
-        right += f", {results['unscored']} unscored" if results.get("unscored") else ""
+        right += f", {unscored}" if (unscored := describe_unscored(results)) else ""
         return f"**Accuracy {_percent(results)}** ({right}; in brackets the 95 % interval)"
     interval = results.get("interval")
     shown = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
     return f"**{metric.capitalize()} {results['value']:.4g}**{shown}"
+
+
+def describe_unscored(results: Mapping[str, Any]) -> str:
+    """Say how many answers have no verdict, and why most of them; empty where all have one."""
+    if not results.get("unscored"):
+        return ""
+    errors = results.get("errors") or {}
+    reasons = {name: errors[name] for name in ("grader_timeout", "grader_error") if name in errors}
+    reasons |= results.get("failures") or {}
+    most = max(reasons, key=lambda reason: int(reasons[reason]), default="")
+    why = f" (most often: {textwrap.shorten(most, _LONGEST_REASON)})" if most else ""
+    return f"{results['unscored']:,} unscored{why}"
 
 
 def describe_template(template: Mapping[str, Any]) -> str:

@@ -46,6 +46,8 @@ class Regraded:
     folder: Path
     answers: int
     changes: list[Change]
+    kept: Path | None = None
+    """The records with the old verdicts, where any has changed."""
     skipped: str = ""
     """Why there is nothing to grade; empty where there is."""
 
@@ -72,7 +74,7 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
             f"{folder}: its results do not say how it was graded", hint="run the evaluation again"
         )
     if kind not in TASK_KINDS or not issubclass(TASK_KINDS[kind], AnswerTask):
-        return Regraded(folder, 0, [], f"{kind or 'harness'}: has no answers to grade")
+        return Regraded(folder, 0, [], skipped=f"{kind or 'harness'}: has no answers to grade")
     task = _settle_task(results, overrides)
     lines = load_records(folder)
     if len(lines) != results.get("problems", len(lines)) * results.get("samples", 1):
@@ -88,8 +90,7 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
         for old, new in zip(lines, records, strict=True)
         if _describe(old) != _describe(new.to_json())
     ]
-    if changes:
-        _keep(folder / RECORDS)
+    kept = _keep(folder / RECORDS) if changes else None
     likely = isinstance(task, ChoiceTask) and task.method == "likelihood"
     summary = summarize_choices(records) if likely else summarize(records)
     settings = task.model_dump(mode="json", exclude={"kind", "task", "name", "data"})
@@ -98,7 +99,7 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
     if (folder / IDENTITY).is_file():
         identity = load_json(folder / IDENTITY)
         write_json(folder / IDENTITY, {**identity, "settings": list_settings(task)})
-    return Regraded(folder, len(records), changes)
+    return Regraded(folder, len(records), changes, kept)
 
 
 def _settle_task(results: dict[str, Any], overrides: Sequence[str]) -> AnswerTask:
@@ -158,8 +159,8 @@ def _describe(line: dict[str, Any]) -> str:
     return str(line["error"])
 
 
-def _keep(path: Path) -> None:
-    """Copy a file beside itself under a name that is free."""
+def _keep(path: Path) -> Path:
+    """Copy a file beside itself under a name that is free, and return that."""
     before = path.with_name(f"{path.name}.before")
     number = 2
     while before.exists():
@@ -167,3 +168,4 @@ def _keep(path: Path) -> None:
         number += 1
     with write_errors(before):
         shutil.copyfile(path, before)
+    return before

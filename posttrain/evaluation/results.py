@@ -161,6 +161,7 @@ def summarize_verdicts(records: Sequence[GradedRecord]) -> dict[str, Any]:
     What is unscored is counted apart, and is no part of any accuracy.
     """
     whole = count_verdicts(records)
+    failures = dict(Counter(r.failure for r in records if r.failure).most_common())
     groups: dict[str, dict[str, list[GradedRecord]]] = {}
     for record in records:
         for name, value in record.groups.items():
@@ -177,6 +178,7 @@ def summarize_verdicts(records: Sequence[GradedRecord]) -> dict[str, Any]:
         **whole,
         "samples": max(record.sample for record in records) + 1,
         "errors": dict(Counter(r.error for r in records if r.error).most_common()),
+        **({"failures": failures} if failures else {}),
         **({"groups": scores} if scores else {}),
     }
 

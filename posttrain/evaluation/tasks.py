@@ -17,9 +17,10 @@ from posttrain.config.evaluation import (
 from posttrain.config.generation import GeneratorConfig, TransformersBackEnd
 from posttrain.config.model import ModelConfig
 from posttrain.data.expansion import expand_source
+from posttrain.errors import PosttrainError
 from posttrain.evaluation.answers import check_answers, run_answers
 from posttrain.evaluation.choice import build_trees, run_likelihood
-from posttrain.evaluation.export import write_evaluation
+from posttrain.evaluation.export import describe_unscored, write_evaluation
 from posttrain.evaluation.items import check_items, describe_items, evaluate_items
 from posttrain.evaluation.perplexity import encode_documents, read_documents, run_perplexity
 from posttrain.evaluation.problems import read_problems
@@ -194,13 +195,36 @@ def run_task(
     return results
 
 
+def check_answered(results: Mapping[str, Any], command: str) -> None:
+    """Refuse a task that not one answer could be had to; its records are kept.
+
+    Args:
+        results: From ``run_task``.
+        command: What to type to ask again.
+
+    Raises:
+        PosttrainError: With the most frequent reason.
+    """
+    failures = results.get("failures") or {}
+    if not failures or sum(failures.values()) < results["problems"] * results["samples"]:
+        return
+    writer = results.get("generator") or {}
+    place = writer.get("address") or results["model"]
+    reason = max(failures, key=lambda reason: int(failures[reason]))
+    raise PosttrainError(
+        f"{results['name']}: {place} has answered none of {sum(failures.values()):,} times: "
+        f"{reason}",
+        hint=f"mend that and go on with: {command}",
+    )
+
+
 def describe_score(results: dict[str, Any]) -> str:
     """Say a result in a few words, for the log."""
     interval = results["interval"]
     if results["kind"] == "items":
         return describe_items(results)
     if results["metric"] == "accuracy":
-        unscored = f"; {results['unscored']} unscored" if results.get("unscored") else ""
+        unscored = f"; {unscored}" if (unscored := describe_unscored(results)) else ""
         if interval is None:
             return f"nothing could be scored{unscored}"
         low, high = interval

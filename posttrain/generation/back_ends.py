@@ -16,9 +16,11 @@ def check_back_end(settings: GeneratorConfig) -> None:
 
     Raises:
         MissingExtraError: Its package is not installed.
+        ConfigError: An endpoint refuses the key, or does not know the model.
+        PosttrainError: An endpoint does not answer.
     """
     if isinstance(settings, OpenAIBackEnd):
-        require_extra("httpx", "openai")
+        EndpointGenerator(settings).check()
     elif isinstance(settings, VllmBackEnd):
         require_extra("vllm", "vllm")
 

@@ -60,7 +60,7 @@ class EndpointGenerator:
         self._settings, self._decode = settings, decode
         self._httpx = require_extra("httpx", "openai")
         self._key = _read_key(settings.key_variable)
-        self.model = settings.model or asyncio.run(self._find_model())
+        self.model = settings.model or asyncio.run(self._reach("/models", None, _read_models))
         """What the endpoint calls the model."""
         self.about = {"backend": "openai", "address": settings.address, "model": self.model}
         """For the results."""
@@ -94,6 +94,19 @@ class EndpointGenerator:
                     task.cancel()
                 runner.run(_finish(tasks, client))
 
+    def check(self) -> None:
+        """Ask for one token, to find a mistake before anything is begun.
+
+        Raises:
+            ConfigError: The endpoint refuses the key, or does not know the model.
+            PosttrainError: It does not answer.
+        """
+        path, asked = "/completions", {"prompt": "1"}
+        if self._settings.format == "chat":
+            path, asked = "/chat/completions", {"messages": [{"role": "user", "content": "1"}]}
+        body = {"model": self.model, "max_tokens": 1, "temperature": 0.0, **asked}
+        asyncio.run(self._reach(path, body | self._settings.extra_body, dict))
+
     def close(self) -> None:
         """Nothing is held between calls."""
 
@@ -105,14 +118,18 @@ class EndpointGenerator:
             limits=self._httpx.Limits(max_connections=self._settings.concurrency),
         )
 
-    async def _find_model(self) -> str:
+    async def _reach(
+        self, path: str, body: Any, read: Callable[[dict[str, Any]], Answer]
+    ) -> Answer:
+        """Ask once for what nothing can be done without; see ``_insist``."""
         try:
             async with self._connect() as client:
-                return await self._insist(client, "/models", None, _read_models)
+                return await self._insist(client, path, body, read)
         except _NoAnswerError as error:
             raise PosttrainError(
                 f"{self._settings.address}: no answer: {error}",
-                hint="check generator.address and that it runs, or name generator.model",
+                hint="check that it runs, generator.address and generator.model; the same command "
+                "goes on",
             ) from None
 
     async def _write(

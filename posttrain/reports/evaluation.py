@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from posttrain.errors import DataError
-from posttrain.evaluation.export import describe_template
+from posttrain.evaluation.export import describe_template, describe_unscored
 from posttrain.reports import accounting, formatting
 from posttrain.reports.browser import build_browser
 from posttrain.reports.folders import Row, TaskFolder, find_evaluations, load_task
@@ -176,8 +176,8 @@ def _describe_amount(results: Row, metric: str) -> str:
     parts = [f"{counts[0]} of {counts[1]} right"]
     if (samples := results.get("samples", 1)) > 1:
         parts.append(f"{problems} problems with {samples} answers each")
-    if unscored := results.get("unscored"):
-        parts.append(f"{formatting.format_count(unscored)} unscored, in no number")
+    if unscored := describe_unscored(results):
+        parts.append(f"{unscored}, in no number")
     return "; ".join(parts)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from posttrain.config.train import TRAINING_STAGES
 from posttrain.errors import DataError
+from posttrain.files import list_current
 from posttrain.logs import say
 
 Row = dict[str, Any]
@@ -232,13 +233,13 @@ def find_evaluations(path: Path) -> list[Evaluation]:
     homes = (home for home in (path, *list(path.parents)[:2]) if _is_run(home))
     root = next(homes, path.parent if load_task(path) else path)
     name = str(_read_object(root / "config.json").get("name") or root.name)
-    files = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}results.json")]
+    depths = ("", "*/", "*/*/")
+    files = [file for depth in depths for file in list_current(path, f"{depth}results.json")]
     found = []
     for file in sorted(files):
         parts = file.parent.relative_to(root).parts
-        kept = any(part.startswith(".") or ".old-" in part for part in parts)
         task = load_task(file.parent)
-        if kept or not task or not (task.path / "records.jsonl").is_file():
+        if not task or not (task.path / "records.jsonl").is_file():
             continue
         if task.is_told:
             found.append(Evaluation(name, "-".join(parts[:-1]), task, root))
@@ -293,7 +294,8 @@ def _load_stages(path: Path, config: Row) -> list[StageFolder]:
     if stages:
         return stages
     # Without a recipe the order is that of finishing; what is unfinished comes last.
-    found = [load_stage(folder) for folder in sorted(path.iterdir()) if _is_stage(folder)]
+    folders = sorted({file.parent for file in list_current(path, "*/*")})
+    found = [load_stage(folder) for folder in folders if _is_stage(folder)]
     return sorted(found, key=lambda s: (not s.outcome, str(s.outcome.get("finished_at", ""))))
 
 
@@ -303,9 +305,8 @@ def _is_stage(folder: Path) -> bool:
 
 
 def _load_tasks(path: Path) -> tuple[TaskFolder, ...]:
-    if not path.is_dir():
-        return ()
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = ("results.json", "records.jsonl")
+    folders = sorted({file.parent for n in names for file in list_current(path, f"*/{n}")})
     return tuple(task for folder in folders if (task := load_task(folder)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from posttrain.config.train import ONLINE_STAGES
 from posttrain.errors import DataError
 from posttrain.evaluation.comparisons import compare_records
+from posttrain.evaluation.export import describe_unscored
 from posttrain.evaluation.statistics import wilson_interval
 from posttrain.logs import format_bytes, format_duration
 from posttrain.reports import formatting
@@ -34,6 +35,8 @@ class Score:
     problems: int
     correct: int | None
     """None where the metric is no share of right answers."""
+    unscored: str = ""
+    """How many answers have no verdict, and why; empty where all have one."""
 
     @property
     def shown(self) -> str:
@@ -47,8 +50,9 @@ class Score:
 
     @property
     def text(self) -> str:
-        """Value with its interval."""
-        return f"{self.shown} ({self.shown_interval})" if self.interval else self.shown
+        """Value with its interval, and what has no verdict."""
+        text = f"{self.shown} ({self.shown_interval})" if self.interval else self.shown
+        return f"{text}; {self.unscored}" if self.unscored else text
 
     @property
     def amount(self) -> str:
@@ -152,7 +156,8 @@ def _build_score(task: TaskFolder, stage: StageFolder, role: str) -> Score:
         raise DataError(
             f"{task.path / 'results.json'}: not the results of an evaluation: {error!r}"
         ) from error
-    return Score(task, stage.name, role, metric, value, interval, problems, correct)
+    unscored = describe_unscored(results)
+    return Score(task, stage.name, role, metric, value, interval, problems, correct, unscored)
 
 
 def _read_interval(bounds: Any) -> tuple[float, float] | None:

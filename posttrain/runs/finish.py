@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from posttrain.errors import CheckpointError, DataError
-from posttrain.files import load_jsonl
+from posttrain.files import list_current, load_jsonl
 from posttrain.logs import say, show
 from posttrain.runs.find import find_latest_model
 from posttrain.runtime import command_name
@@ -30,7 +30,8 @@ def finish_run(folder: Path) -> None:
 
 def _find_answered(folder: Path) -> str | None:
     """A question that the newest evaluation has answered rightly, for a first try."""
-    found = sorted(folder.glob("*/*/records.jsonl"), key=lambda path: path.stat().st_mtime)
+    records = list_current(folder, "*/*/records.jsonl")
+    found = sorted(records, key=lambda path: path.stat().st_mtime)
     for record in load_jsonl(found[-1]) if found else ():
         if record.get("correct") and "\n" not in record["prompt"][-1]["content"]:
             return str(record["prompt"][-1]["content"])

@@ -9,6 +9,7 @@ from typing import Any
 from posttrain.config.evaluation import EvaluateCommand
 from posttrain.config.model import ModelConfig
 from posttrain.errors import ConfigError, InterruptedRunError
+from posttrain.evaluation.export import describe_unscored
 from posttrain.files import write_errors, write_json
 from posttrain.logs import say, show
 from posttrain.reports import formatting
@@ -47,7 +48,7 @@ def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: s
     compute = choose_compute(wanted.device, wanted.precision, wanted.threads)
     compute.apply()
     try:
-        scores = _measure(settings, model, out, compute)
+        scores = _measure(settings, model, out, compute, command)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             "interrupted; the answers so far are kept", hint=f"go on with: {command}"
@@ -60,17 +61,24 @@ def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: s
 
 
 def _measure(
-    settings: EvaluateCommand, model: ModelConfig, out: Path, compute: Compute
+    settings: EvaluateCommand, model: ModelConfig, out: Path, compute: Compute, command: str
 ) -> list[dict[str, Any]]:
-    from posttrain.evaluation.tasks import check_task, compare_template, load_task_model, run_task
+    from posttrain.evaluation.tasks import (
+        check_answered,
+        check_task,
+        compare_template,
+        load_task_model,
+        run_task,
+    )
     from posttrain.generation.back_ends import check_back_end
     from posttrain.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(model)
-    check_back_end(settings.generator)
     _check_template(model, tokenizer, settings)
     for task in settings.tasks:
         check_task(task, tokenizer)
+    if any(task.needs == "generate" for task in settings.tasks):
+        check_back_end(settings.generator)
     dtype = "bfloat16" if compute.precision == "bf16" else "float32"
     writer = settings.generator.model_dump(mode="json", include=_WRITER)
     identity = [identify_model(model), dtype, writer]
@@ -101,6 +109,7 @@ def _measure(
             model_identity=identity,
             template=template,
         )
+        check_answered(found[task.label], command)
     return [found[task.label] for task in settings.tasks]
 
 
@@ -135,7 +144,6 @@ def render_scores(results: Iterable[Mapping[str, Any]]) -> str:
         if one["value"] is not None:
             value = formatting.format_score(one["metric"], one["value"])
             interval = formatting.format_score_interval(one["metric"], one["interval"])
-        unscored = formatting.format_count(one["unscored"]) if one.get("unscored") else ""
         count = formatting.format_count(one["problems"])
-        table.add_row(one["name"], one["metric"], value, interval, count, unscored)
+        table.add_row(one["name"], one["metric"], value, interval, count, describe_unscored(one))
     return to_text(table)

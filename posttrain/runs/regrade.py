@@ -11,7 +11,7 @@ from posttrain.evaluation.export import write_results
 from posttrain.evaluation.journal import RECORDS
 from posttrain.evaluation.regrade import Regraded, regrade_task
 from posttrain.evaluation.results import load_records
-from posttrain.files import load_json
+from posttrain.files import list_current, load_json
 from posttrain.logs import say, show
 from posttrain.reports.evaluation import build_evaluation_page
 
@@ -52,8 +52,7 @@ def find_task_folders(folder: Path) -> list[Path]:
         DataError: There are none.
     """
     for pattern in (RECORDS, f"*/{RECORDS}", f"*/*/{RECORDS}"):
-        found = [path.parent for path in sorted(folder.glob(pattern))]
-        found = [p for p in found if not any(".old-" in part for part in p.parts)]
+        found = [path.parent for path in list_current(folder, pattern)]
         if found:
             return found
     raise DataError(f"{folder}: no saved answers in it", hint="give a run, a stage or a task")
@@ -70,8 +69,8 @@ def describe(found: Regraded) -> str:
         lines.append(f"  {change.id}{sample}: {change.before} -> {change.after}")
     if len(found.changes) > _SHOWN:
         lines.append(f"  and {len(found.changes) - _SHOWN} more")
-    if found.changes:
-        lines.append(f"  the old verdicts: {found.folder / RECORDS}.before")
+    if found.kept:
+        lines.append(f"  the old verdicts: {found.kept}")
     return "\n".join(lines)
 
 

@@ -154,9 +154,11 @@ def _lead(
     progress: Progress,
     done: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    if done:
+    if done and not done.get("unanswered"):
         say(f"stage {stage.name}: unchanged, not run again ({folder.path})")
         return done
+    if done:
+        say(f"stage {stage.name}: {done['unanswered']:,} answers are asked for again")
     return _run_stage(stage, folder, progress, command)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from posttrain.files import load_json, load_jsonl
+from posttrain.files import list_current, load_json, load_jsonl
 
 
 def collect_metrics(run: Path) -> dict[str, float]:
@@ -30,7 +30,7 @@ def collect_metrics(run: Path) -> dict[str, float]:
         if (folder / "stage.json").is_file():
             numbers |= load_json(folder / "stage.json").get("summary") or {}
         found |= dict(_flatten(numbers, stage["name"]))
-        for results in sorted(folder.glob("*/results.json")):
+        for results in list_current(folder, "*/results.json"):
             found |= dict(_flatten(load_json(results), f"{stage['name']}.{results.parent.name}"))
     return found
 

@@ -9,6 +9,7 @@ from posttrain.files import (
     cache_root,
     digest_file,
     digest_json,
+    list_current,
     load_json,
     load_jsonl,
     publish_folder,
@@ -169,3 +170,12 @@ def test_publishing_removes_what_a_killed_writer_of_the_same_folder_left(tmp_pat
 def test_json_holds_half_of_a_surrogate_pair(tmp_path):
     write_json(tmp_path / "a.json", {"text": "half \ud83d", "other": "小明"})
     assert load_json(tmp_path / "a.json") == {"text": "half \ud83d", "other": "小明"}
+
+
+def test_what_was_set_aside_is_not_listed(tmp_path):
+    for name in ("demo", "demo.old-1", ".hidden", "demo.older"):
+        (tmp_path / "a.old-2" / name).mkdir(parents=True)
+        (tmp_path / "a.old-2" / name / "results.json").touch()
+    found = list_current(tmp_path / "a.old-2", "*/results.json")
+    assert [path.parent.name for path in found] == ["demo", "demo.older"]
+    assert list_current(tmp_path / "absent", "*") == []

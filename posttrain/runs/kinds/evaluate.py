@@ -21,9 +21,10 @@ def _check(stage: EvaluateStage, progress: Progress) -> None:
     model = progress.model_for(stage)
     tokenizer = load_tokenizer(model)
     check_vocabulary(tokenizer, load_base_config(model), model.path)
-    check_back_end(stage.generator)
     for task in stage.tasks:
         check_task(task, tokenizer)
+    if any(task.needs == "generate" for task in stage.tasks):
+        check_back_end(stage.generator)
 
 
 def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     from posttrain.evaluation.export import write_results
     from posttrain.evaluation.results import load_records
     from posttrain.evaluation.tasks import (
+        check_answered,
         compare_template,
         describe_score,
         load_task_model,
@@ -47,7 +49,7 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     digest = progress.models[parent].digest if parent else config.path
     write_json(folder / "lineage.json", {"model": config.path, "model_digest": digest})
     template = compare_template(config, tokenizer, stage.generator, stage.tasks)
-    scores, model, loaded = {}, None, ""
+    scores, unanswered, model, loaded = {}, 0, None, ""
     # Tasks that ask the same of the model stand together, so that it is loaded once for each.
     for task in sorted(stage.tasks, key=lambda task: task.needs):
         if loaded != task.needs:
@@ -71,6 +73,7 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
             model_identity=[context.digest, dtype],
             template=template,
         )
+        check_answered(results, context.command)
         if stage.compare_to:
             other = progress.evaluations[stage.compare_to][0] / task.label
             comparison = compare_records(load_records(place), load_records(other))
@@ -78,7 +81,9 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
             write_results(place, results)
         say(f"{stage.name}: {task.label}: {describe_score(results)}")
         scores[task.label] = results["value"]
-    return {"summary": scores}
+        if "generator" in results:  # this model itself would fail at the same prompts again
+            unanswered += results["errors"].get("unanswered", 0)
+    return {"summary": scores, "unanswered": unanswered}
 
 
 def _outputs(stage: EvaluateStage, folder: Path) -> list[Path]:

@@ -32,7 +32,8 @@ class Kind:
     run: Callable[[Any, StageContext], dict[str, Any]]
     """Do it. The result becomes part of ``stage.json``: ``summary`` (name -> figure), and what
     later stages take up: ``model`` (a folder, relative to the stage's), ``tokenizer`` (a folder,
-    where another one than the recipe's belongs to the model), ``file`` (rows)."""
+    where another one than the recipe's belongs to the model), ``file`` (rows). With ``unanswered``,
+    a number above 0, the next start goes on with the stage."""
     outputs: Callable[[Any, Path], list[Path]]
     """Files without which a finished stage does not count; gets the stage's folder."""
     check: Callable[[Any, Progress], None] = lambda stage, progress: None

@@ -165,6 +165,20 @@ def test_mistakes_are_told_where_they_are_written(write, task, said):
     assert said in mistake(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("data.max_rows=3", "`max_rows` is of training data; `limit`"),
+        ("data.weight=2", "`weight` is of training data"),
+        ("top_p=0.9", "`top_p` has no effect at `temperature: 0`; raise it"),
+        ("top_k=5", "`top_k` has no effect at `temperature: 0`; raise it"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(write, key, said):
+    path = write("      - {task: gsm8k, data: {path: x.jsonl}}\n")
+    assert said in mistake(path, f"stages.evaluate.tasks.gsm8k.{key}")
+
+
 def test_a_recipe_that_was_written_down_needs_no_task_files(write):
     path = write("      - {task: mine}\n", mine="kind: exact\ndata: {path: x.jsonl}\n")
     recipe = load_recipe(path)

@@ -10,6 +10,7 @@ from posttrain.errors import ConfigError, DataError
 from posttrain.evaluation.export import write_evaluation
 from posttrain.evaluation.regrade import regrade_task
 from posttrain.evaluation.results import GradedRecord, load_records, summarize, summarize_choices
+from posttrain.runs.regrade import describe
 
 
 def record(number, completion, *, reference="1/2", **more):
@@ -57,10 +58,13 @@ def test_only_what_is_another_verdict_is_told_and_the_old_file_stays(tmp_path):
 
 def test_other_settings_of_grading_are_kept_with_the_results(tmp_path):
     keep(tmp_path, [record(1, "first 3, then (1/2)")])
-    regrade_task(tmp_path, [r"answer_pattern=then \((.*)\)"])
+    first = regrade_task(tmp_path, [r"answer_pattern=then \((.*)\)"])
+    assert first.kept == tmp_path / "records.jsonl.before"
     assert verdicts(tmp_path) == [("1/2", True, None)]
     assert json.loads((tmp_path / "results.json").read_text())["settings"]["answer_pattern"]
     assert not regrade_task(tmp_path, []).changes
+    second = regrade_task(tmp_path, ["answer_pattern=first"])
+    assert f"the old verdicts: {tmp_path / 'records.jsonl.before-2'}" in describe(second)
 
 
 def test_answers_can_be_read_as_another_kind(tmp_path):

@@ -45,6 +45,14 @@ def test_problems_on_one_side_only_are_counted_and_left_out(tmp_path, build):
     assert "2 problems are only in" in text
 
 
+def test_what_was_set_aside_is_no_task(tmp_path, build):
+    for side in "ab":
+        for name in ("gsm8k", "gsm8k.old-1"):
+            build.write_task(tmp_path / side / name, [build.make_record(1, True)])
+    comparison = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert [task.label for task in comparison.tasks] == ["gsm8k"]
+
+
 def test_no_shared_problem_is_refused(tmp_path, build):
     build.write_task(tmp_path / "a/gsm8k", [build.make_record(1, True)])
     build.write_task(tmp_path / "b/gsm8k", [build.make_record(2, True)])
