@@ -172,7 +172,7 @@ def _find_item(items: list[Any], name: str, place: str) -> int:
         found = [
             index
             for index, item in enumerate(items)
-            if isinstance(item, dict) and item.get(field_name) == name
+            if isinstance(item, dict) and _shorten(item.get(field_name)) == name
         ]
         if len(found) > 1:
             raise ConfigError(
@@ -182,11 +182,17 @@ def _find_item(items: list[Any], name: str, place: str) -> int:
         if found:
             return found[0]
     known = [
-        str(item.get("name") or item.get("stage") or item.get("task") or index)
+        str(item.get("name") or item.get("stage") or _shorten(item.get("task")) or index)
         for index, item in enumerate(items)
         if isinstance(item, dict)
     ]
     raise ConfigError(f"{place}: no item `{name}`", hint=f"there are: {', '.join(known)}")
+
+
+def _shorten(name: Any) -> Any:
+    """Name of an item; of a task by its path, that of the file."""
+    is_path = isinstance(name, str) and name.endswith((".yaml", ".yml"))
+    return Path(name).stem if is_path else name
 
 
 def _validate(document: Document, source: str, root: type[_Root]) -> _Root:
@@ -245,6 +251,8 @@ def _describe(problem: Any, document: Document, source: str, root: type[BaseMode
             f"{where}: `{name}.{tag}: {problem['ctx']['tag']}` is no {tag}; "
             f"known: {problem['ctx']['expected_tags']}"
         )
+    if kind == "too_short" and problem["ctx"]["min_length"] == 1:
+        message = "is empty; give at least one"
     message = message.removeprefix("Value error, ").replace("a valid tuple", "a list")
     message = message.replace("a valid dictionary", "a mapping, {key: value}")
     message = message.partition(" or instance of ")[0]

@@ -125,6 +125,9 @@ def find_task(name: str, folder: Path, where: str, above: tuple[Path, ...] = ())
     known = _find_files(own, above)
     if name in known:
         return known[name]
+    if name in (path.stem for path in above):
+        way = " -> ".join([*(path.stem for path in above), name])
+        raise ConfigError(f"{where}: `task: {name}` makes a loop: {way}", hint="break the circle")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     said = f"did you mean {' or '.join(f'`{n}`' for n in near)}?" if near else ""
     said = said or f"known: {', '.join(sorted(known))}"
@@ -186,6 +189,8 @@ def _expand_task(value: Any, key: Key, document: Document, above: tuple[Path, ..
             below[part] = {name: item for name, item in low.items() if name not in names}
     said = {k[len(key) :]: o for k, o in document.origins.items() if k[: len(key)] == key}
     merged = merge_documents(Document(below, file.document.origins), Document(over, said))
+    if over.get("groups") == {}:  # said to have none, as against nothing said
+        merged.values["groups"] = {}
     # What the file leaves to the stage is missing there, not in the file.
     merged.origins |= {(): where} | ({} if "data" in value else {("data",): where})
     document.origins |= {(*key, *k): o for k, o in merged.origins.items()}

@@ -143,7 +143,7 @@ class _Shots:
         shots = task.shots
         self._number = len(shots.examples) if shots.number is None else shots.number
         self._pool = [_read_example(example, n) for n, example in enumerate(shots.examples, 1)]
-        self._place = "`shots.examples`"
+        self._listed = shots.data is None
         if shots.data and self._number:
             assert read is not None
             self._pool = list(read(shots.data))
@@ -161,6 +161,12 @@ class _Shots:
                 chosen.append(shot)
             elif len(chosen) == self._number:
                 break
+        if len(chosen) < self._number and self._listed:
+            raise DataError(
+                f"{problem.origin}: this problem is one of the solved examples in "
+                "`shots.examples`, and never its own example; too few others are written down",
+                hint="take it out of one of them, or give more examples and say `shots.number`",
+            )
         if len(chosen) < self._number:
             raise DataError(
                 f"{problem.origin}: {self._place} has {len(chosen)} solved examples besides this "

@@ -101,10 +101,13 @@ class EndpointGenerator:
             ConfigError: The endpoint refuses the key, or does not know the model.
             PosttrainError: It does not answer.
         """
-        path, asked = "/completions", {"prompt": "1"}
+        path = "/completions"
+        body: dict[str, Any] = {"model": self.model, "max_tokens": 1, "temperature": 0.0}
         if self._settings.format == "chat":
-            path, asked = "/chat/completions", {"messages": [{"role": "user", "content": "1"}]}
-        body = {"model": self.model, "max_tokens": 1, "temperature": 0.0, **asked}
+            path = "/chat/completions"
+            body["messages"] = [{"role": "user", "content": "1"}]
+        else:
+            body["prompt"] = "1"
         asyncio.run(self._reach(path, body | self._settings.extra_body, dict))
 
     def close(self) -> None:

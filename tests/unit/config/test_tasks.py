@@ -111,6 +111,21 @@ def test_a_task_by_its_path(write, tmp_path):
     assert (task.label, task.data.path) == ("else", tmp_path / "rows.jsonl")
 
 
+def test_a_task_by_its_path_is_reached_by_its_name_and_groups_can_be_cleared(write):
+    own = "kind: number\ngroups: {level: level}\ndata: {path: x.jsonl}\n"
+    path = write("      - {task: ./tasks/mine.yaml}\n", mine=own)
+    (task,) = load(path)
+    assert task.groups == {"level": "level"}
+    place = "stages.evaluate.tasks.mine"
+    (task,) = load(path, f"{place}.data.limit=2", f"{place}.groups={{}}")
+    assert (task.data.limit, task.groups) == (2, {})
+
+
+def test_no_tasks_are_refused_in_plain_words(write):
+    said = mistake(write("      - gsm8k\n"), "stages.evaluate.tasks=[]")
+    assert said.endswith("`stages.0.tasks`: is empty; give at least one")
+
+
 def test_another_place_of_rows_takes_the_place_of_the_files(write):
     own = (
         "kind: number\ndata: {path: a.jsonl, get: ask}\nshots: {number: 1, data: {path: b.jsonl}}\n"
@@ -151,6 +166,7 @@ def test_an_unknown_task_is_told_with_the_nearest_names(write):
         ("{task: wrong}", "wrong.yaml:2: `stages.0.tasks.0.max_new_tokens`"),
         ("{task: bare}", "bare.yaml: a task needs `kind`"),
         ("{task: circle}", "circle.yaml: builds on itself"),
+        ("{task: one}", "makes a loop: one -> two -> one"),
         ("{task: odd}", "odd.yaml:1: `stages.0.tasks.0.kind: sum` is no kind; known: 'number'"),
     ],
 )
@@ -160,6 +176,8 @@ def test_mistakes_are_told_where_they_are_written(write, task, said):
         wrong="kind: number\nmax_new_tokens: many\ndata: {path: x}\n",
         bare="data: {path: x}\n",
         circle="task: ./circle.yaml\n",
+        one="task: two\n",
+        two="task: one\n",
         odd="kind: sum\ndata: {path: x}\n",
     )
     assert said in mistake(path)

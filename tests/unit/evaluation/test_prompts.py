@@ -72,6 +72,12 @@ def test_solved_examples_are_turns_before_the_problem():
     ]  # fmt: skip
 
 
+def test_a_problem_that_is_its_only_example_is_told_with_its_place():
+    shots = {"examples": [{"problem": "how  many?", "answer": "A1"}]}
+    with pytest.raises(DataError, match=r"test\.jsonl:12: this problem is one of the solved"):
+        put(task(shots=shots), problem())
+
+
 def test_plain_text_has_its_examples_inside():
     shots = {"examples": [{"problem": "P1", "answer": "A1"}]}
     found = put(task(context="text", system="s", shots=shots), problem())
