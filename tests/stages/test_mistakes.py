@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from posttrain.config.model import ModelConfig
+from posttrain.models.load import load_model, load_tokenizer
 from tests.stages.conftest import RECIPE
 
 
@@ -142,3 +144,37 @@ def test_nothing_to_evaluate(cli, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
     result = cli("evaluate", data_recipe(tmp_path, "rows.jsonl"))
     complain(result, 2, "no evaluate stage")
+
+
+def test_a_model_in_the_place_of_a_recipe_is_told_of_tasks(cli, tmp_path):
+    (tmp_path / "model").mkdir()
+    for target in ("model", "tiny"):
+        hint = f"posttrain evaluate {target} --tasks"
+        complain(cli("evaluate", target), 2, f"{target}: not a recipe", hint)
+
+
+def test_hints_without_a_chat_template_can_be_followed(cli, tmp_path):
+    tokenizer = load_tokenizer(ModelConfig(path="tiny"))
+    (tmp_path / "own.jinja").write_text(tokenizer.chat_template)
+    tokenizer.chat_template = None
+    model = load_model(ModelConfig(path="tiny"), attention="sdpa", dtype="float32")
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "bare")
+    (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    asked = ("evaluate", "./bare", "--tasks", "gsm8k", "tasks.gsm8k.data.path=rows.jsonl")
+    asked += ("tasks.gsm8k.max_new_tokens=2",)
+    hints = ("chat_template=FILE", "tasks.gsm8k.context=text")
+    complain(cli(*asked, "out=none"), 2, "bare has no chat template", *hints)
+    for place, key in (("chat", "chat_template=own.jinja"), ("text", "tasks.gsm8k.context=text")):
+        result = cli(*asked, f"out={place}", key)
+        assert result.returncode == 0, result.stderr
+        # Which file was read, and how much of it.
+        assert f"gsm8k: 1 problems of {tmp_path / 'rows.jsonl'}" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_told_with_the_key_at_hand(cli, tmp_path):
+    (tmp_path / "file").touch()
+    result = cli("evaluate", "tiny", "--opencompass", "out=file")
+    complain(result, 1, "cannot write", "choose another place with out=DIR")
+    result = cli("compare", "a", "b", "--html", ".")
+    complain(result, 2, "--html .: is a folder", "give the name of a file")
