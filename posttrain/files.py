@@ -22,7 +22,9 @@ from posttrain.errors import PosttrainError
 
 
 @contextlib.contextmanager
-def write_errors(path: Path, key: str = "output=DIR") -> Iterator[None]:
+def write_errors(
+    path: Path, key: str = "output=DIR, or as the command calls it,"
+) -> Iterator[None]:
     """Turn a refused or failed write below ``path`` into one clear line.
 
     Args:

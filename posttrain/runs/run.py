@@ -99,7 +99,7 @@ def _time_limit(minutes: float | None) -> Iterator[None]:
 
 
 def _lead_run(recipe: Recipe, folder: Path, command: str, only: Collection[str]) -> None:
-    with write_errors(folder):
+    with write_errors(folder, "output=DIR"):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0), log_file(folder / "train.log"):

@@ -174,3 +174,18 @@ def test_what_is_no_evaluation_is_one_clear_line(tmp_path, build):
     with pytest.raises(DataError, match=r"results\.json: not the results"):
         build_evaluation_page(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("normalize", "named"), [("bytes", "log-probability per byte"), ("none", "log-probability")]
+)
+def test_the_score_that_decides_between_options_is_named(build, tmp_path, normalize, named):
+    option = {"letter": "A", "text": "water", "logprob": -6.0, "logprob_per_byte": -1.2}
+    rows = [build.make_record(1, True, parse="likelihood", options=[option])]
+    settings = {"method": "likelihood", "normalize": normalize}
+    write(build, tmp_path / "arc", rows, settings=settings)
+    html = build_evaluation_page(tmp_path / "arc").read_text()
+    # What follows in the header is the score's own card.
+    assert re.search(rf"Decided by {named}(?! per)", plain(html))
+    (item,) = items_of(html)[0]
+    assert item["sides"][0]["samples"][0]["options"] == [["A", "water", -6.0, -1.2]]
