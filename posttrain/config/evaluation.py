@@ -31,6 +31,8 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
+GRADING = ("kind", "answer_pattern", "grader_seconds", "ignore_case", "normalize")
+"""What may be other than when answers were written: it has no part in the writing."""
 ModelNeed = Literal["generate", "score", "nothing"]
 """What a task asks of a model: to write answers, to score given text, or nothing."""
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."

@@ -14,6 +14,7 @@ from posttrain.evaluation.grade import UNANSWERED, open_grader
 from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
+from posttrain.evaluation.regrade import grade_again
 from posttrain.evaluation.results import GradedRecord, regroup, summarize
 from posttrain.generation.generator import (
     Completion,
@@ -65,7 +66,11 @@ def run_answers(
     told = [[a.name, a.token_ids, a.problem.reference, a.problem.expected] for a in asked]
     with (
         open_grader(task) as grade,
-        open_journal(folder, identify(task, told, model_identity)) as journal,
+        open_journal(
+            folder,
+            identify(task, told, model_identity),
+            lambda line: grade_again(GradedRecord.from_json(line), task, grade).to_json(),
+        ) as journal,
     ):
         done = {
             record.key: record

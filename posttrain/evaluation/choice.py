@@ -16,6 +16,7 @@ from posttrain.evaluation.grade import SCORES, find_best
 from posttrain.evaluation.journal import identify, open_journal, tell_time
 from posttrain.evaluation.problems import Problem, name_origins, read_problems
 from posttrain.evaluation.prompts import Prompt, build_prompts, encode_prompts
+from posttrain.evaluation.regrade import grade_again
 from posttrain.evaluation.results import GradedRecord, regroup, summarize_choices
 from posttrain.evaluation.scoring import score_trees
 from posttrain.layout import Segment
@@ -60,7 +61,11 @@ def run_likelihood(
     """
     asked = ask_questions(task, read_problems(task), tokenizer)
     told = [[q.name, [s.token_ids.tolist() for s in q.tree], q.problem.reference] for q in asked]
-    with open_journal(folder, identify(task, told, model_identity)) as journal:
+    with open_journal(
+        folder,
+        identify(task, told, model_identity),
+        lambda line: grade_again(GradedRecord.from_json(line), task).to_json(),
+    ) as journal:
         found = {line["id"]: GradedRecord.from_json(line) for line in journal.lines}
         resumed = len(found)
         rest = [question for question in asked if question.name not in found]

@@ -2,7 +2,8 @@
 
 ``records.jsonl`` is appended to while an evaluation runs, and written anew in the order of the
 problems at its end. ``identity.json`` beside it says what the records are of; those of another
-model, other problems, prompts or settings are never gone on with.
+model, other problems, prompts or settings of writing are never gone on with; where settings of
+grading are others, the kept answers are graded anew.
 """
 
 from __future__ import annotations
@@ -11,12 +12,21 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from posttrain.config.evaluation import GRADING
 from posttrain.errors import DataError
-from posttrain.files import digest_json, dump_line, load_json, move_aside, write_errors, write_json
+from posttrain.files import (
+    digest_json,
+    dump_line,
+    load_json,
+    move_aside,
+    write_errors,
+    write_json,
+    write_jsonl,
+)
 from posttrain.logs import say
 
 RECORDS = "records.jsonl"
@@ -84,13 +94,19 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
+def open_journal(
+    folder: Path,
+    identity: Mapping[str, Any],
+    grade_again: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> Iterator[Journal]:
     """Open the records of a task, and read what an earlier attempt has left.
 
     Args:
         folder: Of the task; made where it is absent. What it holds of something else is moved
             aside, and that is said.
         identity: From ``identify``.
+        grade_again: Judges a record by the settings of now; called for each where only settings of
+            grading are other than they were.
 
     Raises:
         DataError: The records are damaged in their middle.
@@ -101,7 +117,12 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             aside = move_aside(folder)
         say(f"{folder}: holds answers of {other}; they are kept as {aside}")
     lines = _recover(path) if path.exists() else []
-    if not lines:
+    if grade_again and lines and (keys := _find_other_grading(folder, identity)):
+        say(f"{folder}: {', '.join(keys)} has changed: the answers are kept and graded anew")
+        lines = [grade_again(line) for line in lines]
+        write_jsonl(path, lines)
+        write_json(folder / IDENTITY, identity)
+    elif not lines:
         write_json(folder / IDENTITY, identity)
     with write_errors(path):
         opened = path.open("ab")
@@ -142,9 +163,18 @@ def _find_difference(folder: Path, identity: Mapping[str, Any]) -> str:
     for part, name in names.items():
         if found.get(part) != identity[part]:
             return name
-    ours, theirs = identity["settings"], found.get("settings") or {}
-    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    keys = [key for key in _find_other_settings(found, identity) if key not in GRADING]
     return f"other settings ({', '.join(keys)})" if keys else ""
+
+
+def _find_other_grading(folder: Path, identity: Mapping[str, Any]) -> list[str]:
+    found = load_json(folder / IDENTITY)
+    return [key for key in _find_other_settings(found, identity) if key in GRADING]
+
+
+def _find_other_settings(found: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    ours, theirs = identity["settings"], found.get("settings") or {}
+    return [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
 
 
 def _recover(path: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.config.evaluation import TASK_KINDS, AnswerTask, ChoiceTask
+from posttrain.config.evaluation import GRADING, TASK_KINDS, AnswerTask, ChoiceTask
 from posttrain.config.load import build_settings
 from posttrain.errors import ConfigError, DataError
 from posttrain.evaluation.export import write_evaluation
@@ -23,8 +23,6 @@ from posttrain.evaluation.results import (
 from posttrain.files import load_json, write_errors, write_json
 from posttrain.grading.verdicts import Grade, Reference
 
-SETTINGS = ("kind", "answer_pattern", "grader_seconds", "ignore_case", "normalize")
-"""What may be other than when the answers were written: it has no part in the writing."""
 _FREE_TEXT = ("number", "formula", "exact")
 """Kinds whose answers and references are bare texts."""
 
@@ -59,7 +57,7 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
 
     Args:
         folder: Of a finished task.
-        overrides: ``key=value`` strings, of the settings in ``SETTINGS``.
+        overrides: ``key=value`` strings, of the settings in ``GRADING``.
 
     Raises:
         DataError: The evaluation is not finished, or comes from a version without such records.
@@ -84,7 +82,7 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
             hint="run the evaluation to its end",
         )
     with open_grader(task) as grade:
-        records = [_grade(GradedRecord.from_json(line), task, grade) for line in lines]
+        records = [grade_again(GradedRecord.from_json(line), task, grade) for line in lines]
     changes = [
         Change(new.id, new.sample, _describe(old), _describe(new.to_json()))
         for old, new in zip(lines, records, strict=True)
@@ -106,10 +104,10 @@ def _settle_task(results: dict[str, Any], overrides: Sequence[str]) -> AnswerTas
     """The task as it was, with other settings of grading."""
     for text in overrides:
         key = text.partition("=")[0]
-        if "=" in text and key not in SETTINGS:
+        if "=" in text and key not in GRADING:
             raise ConfigError(
                 f"command line `{text}`: `{key}` is no setting of grading",
-                hint=f"these are: {', '.join(SETTINGS)}; for others evaluate again",
+                hint=f"these are: {', '.join(GRADING)}; for others evaluate again",
             )
     kind = was = str(results["kind"])
     for text in overrides:
@@ -127,7 +125,14 @@ def _settle_task(results: dict[str, Any], overrides: Sequence[str]) -> AnswerTas
     return build_settings(model, values, said)
 
 
-def _grade(record: GradedRecord, task: AnswerTask, grade: Grade) -> GradedRecord:
+def grade_again(record: GradedRecord, task: AnswerTask, grade: Grade | None = None) -> GradedRecord:
+    """Judge a kept answer by a task's settings.
+
+    Args:
+        record: What was written, or the scores of the options.
+        task: How to grade.
+        grade: From ``open_grader``; not needed for scored options.
+    """
     if record.error == "unanswered":
         return record
     if record.parse == "likelihood":
@@ -141,6 +146,7 @@ def _grade(record: GradedRecord, task: AnswerTask, grade: Grade) -> GradedRecord
         )
     letters = "".join(option["letter"] for option in record.options)
     reference = Reference(record.reference, letters, tuple(record.tools), record.expected)
+    assert grade is not None
     verdict = grade(reference, record.completion, record.finished)
     return replace(
         record,

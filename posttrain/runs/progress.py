@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from posttrain import __version__
 from posttrain.config.data import DataConfig, SourceConfig, TaskData
-from posttrain.config.evaluation import ItemsTask
+from posttrain.config.evaluation import GRADING, EvaluateStage, ItemsTask
 from posttrain.config.guards import GUARDS_WITHOUT_EFFECT
 from posttrain.config.model import ModelConfig
 from posttrain.config.recipe import (
@@ -230,6 +230,8 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     # The contents of sources are digested instead of their places.
     settled = replace_sources(stage, _without_place)
     settings = settled.model_dump(mode="json", exclude=_find_effectless(stage))
+    if isinstance(stage, EvaluateStage):  # graded otherwise, they are the same answers
+        settings["tasks"] = [_without(task, GRADING) for task in settings["tasks"]]
     basis: dict[str, Any] = {"version": __version__, "stage": settings}
     if stage.stage == "sample-data":
         return digest_json(basis)
@@ -257,6 +259,10 @@ def stage_digest(stage: Stage, progress: Progress) -> str:
     if compared := getattr(stage, "compare_to", None):
         basis["compared"] = progress.evaluations.get(compared, ("", ""))[1]
     return digest_json(basis)
+
+
+def _without(settings: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _find_effectless(stage: Stage) -> set[str]:

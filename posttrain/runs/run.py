@@ -154,11 +154,12 @@ def _lead(
     progress: Progress,
     done: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    if done and not done.get("unanswered"):
+    reason = KINDS[stage.stage].goes_on(stage, done) if done else ""
+    if done and not reason:
         say(f"stage {stage.name}: unchanged, not run again ({folder.path})")
         return done
-    if done:
-        say(f"stage {stage.name}: {done['unanswered']:,} answers are asked for again")
+    if reason:
+        say(f"stage {stage.name}: {reason}")
     return _run_stage(stage, folder, progress, command)
 
 

@@ -127,3 +127,27 @@ def test_a_mistake_in_the_generator_leaves_older_results_in_their_place(cli, rec
     complain(wrong, 2, "unknown address or model", "no such model")
     assert "the older result is kept" not in wrong.stderr
     assert [p.name for p in (tmp_path / "runs/far").glob("evaluate*")] == ["evaluate"]
+
+
+def test_other_settings_of_grading_ask_for_nothing_again(cli, recipe, tmp_path, endpoint):
+    out = ("--tasks", "gsm8k", "tasks.gsm8k.data.path=math.jsonl", "out=measured",
+           "generator.backend=openai", f"generator.address={endpoint.address}",
+           "generator.model=good", "compute.threads=1")  # fmt: skip
+    pattern = r"answer_pattern=never (\d)"
+    assert cli("evaluate", "far.yaml").returncode == 0
+    assert cli("evaluate", "tiny", *out).returncode == 0
+    asked = endpoint.asked
+    stage = cli("evaluate", "far.yaml", f"stages.evaluate.tasks.gsm8k.{pattern}")
+    assert "stage evaluate: settings of grading have changed" in stage.stderr
+    assert cli("regrade", "measured", pattern).returncode == 0
+    command = cli("evaluate", "tiny", *out, f"tasks.gsm8k.{pattern}")
+    back = cli("evaluate", "tiny", *out)
+    assert "answer_pattern has changed: the answers are kept and graded anew" in stage.stderr
+    assert "graded anew" not in command.stderr
+    assert "answer_pattern has changed: the answers are kept and graded anew" in back.stderr
+    assert endpoint.asked == asked
+    assert not list(tmp_path.glob("**/*.old-*"))
+    answers = {line["answer"] for line in load_jsonl(tmp_path / "measured/gsm8k/records.jsonl")}
+    assert answers == {"7"}
+    lines = load_jsonl(tmp_path / "runs/far/evaluate/gsm8k/records.jsonl")
+    assert {line["answer"] for line in lines} == {None}

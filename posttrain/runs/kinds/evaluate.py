@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from posttrain.config.evaluation import EvaluateStage, ItemsTask
+from posttrain.config.evaluation import GRADING, EvaluateStage, ItemsTask
 from posttrain.files import write_json
 from posttrain.logs import say
 from posttrain.runs.kinds.kind import Kind, StageContext
@@ -96,4 +96,14 @@ def _outputs(stage: EvaluateStage, folder: Path) -> list[Path]:
     return needed + [folder / task.label / "inceptbench.jsonl" for task in judged]
 
 
-EVALUATE = Kind(_run, _outputs, check=_check, makes="evaluation")
+def _goes_on(stage: EvaluateStage, done: dict[str, Any]) -> str:
+    if unanswered := done.get("unanswered"):
+        return f"{unanswered:,} answers are asked for again"
+    ways = [
+        [{name: task.get(name) for name in GRADING} for task in tasks]
+        for tasks in (done["settings"]["tasks"], stage.model_dump(mode="json")["tasks"])
+    ]
+    return "" if ways[0] == ways[1] else "settings of grading have changed"
+
+
+EVALUATE = Kind(_run, _outputs, check=_check, goes_on=_goes_on, makes="evaluation")

@@ -32,12 +32,13 @@ class Kind:
     run: Callable[[Any, StageContext], dict[str, Any]]
     """Do it. The result becomes part of ``stage.json``: ``summary`` (name -> figure), and what
     later stages take up: ``model`` (a folder, relative to the stage's), ``tokenizer`` (a folder,
-    where another one than the recipe's belongs to the model), ``file`` (rows). With ``unanswered``,
-    a number above 0, the next start goes on with the stage."""
+    where another one than the recipe's belongs to the model), ``file`` (rows)."""
     outputs: Callable[[Any, Path], list[Path]]
     """Files without which a finished stage does not count; gets the stage's folder."""
     check: Callable[[Any, Progress], None] = lambda stage, progress: None
     """Raise for a mistake in model, tokenizer or data, before anything is begun or moved aside."""
+    goes_on: Callable[[Any, dict[str, Any]], str] = lambda stage, done: ""
+    """Why a finished stage is gone on with all the same, by its ``stage.json``; empty where not."""
     makes: str = ""
     """``model``, ``file``, ``evaluation`` or nothing that a later stage takes up."""
     computes: bool = True
