@@ -23,7 +23,7 @@ from posttrain.errors import PosttrainError
 
 @contextlib.contextmanager
 def write_errors(
-    path: Path, key: str = "output=DIR, or as the command calls it,"
+    path: Path, key: str = "output=DIR, or what the command calls it"
 ) -> Iterator[None]:
     """Turn a refused or failed write below ``path`` into one clear line.
 

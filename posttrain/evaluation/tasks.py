@@ -111,7 +111,7 @@ def _say_read(task: BaseTask, count: int, things: str) -> None:
     """Say what was read of which file, for a folder may hold another one than is meant."""
     files = [str(source.path) for source in expand_source(task.data)]
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    say(f"{task.label}: {count:,} {things} of {files[0]}{more}")
+    say(f"{task.label}: {count:,} {things if count > 1 else things[:-1]} of {files[0]}{more}")
 
 
 def compare_template(

@@ -169,7 +169,7 @@ def test_hints_without_a_chat_template_can_be_followed(cli, tmp_path):
         result = cli(*asked, f"out={place}", key)
         assert result.returncode == 0, result.stderr
         # Which file was read, and how much of it.
-        assert f"gsm8k: 1 problems of {tmp_path / 'rows.jsonl'}" in result.stderr
+        assert f"gsm8k: 1 problem of {tmp_path / 'rows.jsonl'}" in result.stderr
 
 
 def test_a_place_that_cannot_be_written_is_told_with_the_key_at_hand(cli, tmp_path):
