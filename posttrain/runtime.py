@@ -45,6 +45,11 @@ class Compute:
         """The device of this process: of several processes on a machine, each has its own."""
         return self.device if self.device == "cpu" else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
+    @property
+    def dtype(self) -> str:
+        """Torch's name of the number format, of weights that are only read."""
+        return "bfloat16" if self.precision == "bf16" else "float32"
+
     def apply(self) -> None:
         """Set torch's thread count, and the GPU that ``cuda`` means in this process."""
         import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from posttrain.evaluation.export import describe_unscored, write_evaluation
 from posttrain.evaluation.items import check_items, describe_items, evaluate_items
 from posttrain.evaluation.perplexity import encode_documents, read_documents, run_perplexity
 from posttrain.evaluation.problems import read_problems
-from posttrain.generation.back_ends import is_back_end, load_back_end
+from posttrain.generation.back_ends import check_back_end, is_back_end, load_back_end
 from posttrain.generation.generator import Generator
 from posttrain.generation.local import TransformersGenerator
 from posttrain.logs import say
@@ -34,6 +34,7 @@ from posttrain.models.load import load_base_config, load_model
 from posttrain.models.output_layer import check_scorable
 from posttrain.models.packed import prepare_packed
 from posttrain.models.trained_template import compare_templates, digest_template
+from posttrain.runtime import Compute
 
 _IN_THIS_PROCESS = TransformersBackEnd()
 
@@ -79,6 +80,18 @@ def load_task_model(
     return load_model(config, attention=attention.name, dtype=dtype, prepare=prepare_packed).to(
         device
     )
+
+
+def check_tasks(tasks: Sequence[BaseTask], tokenizer: Any, generator: GeneratorConfig) -> None:
+    """Check every task, and what writes their answers, before anything is begun.
+
+    Raises:
+        PosttrainError: As of ``check_task`` and ``check_back_end``.
+    """
+    for task in tasks:
+        check_task(task, tokenizer)
+    if any(task.needs == "generate" for task in tasks):
+        check_back_end(generator)
 
 
 def check_task(task: BaseTask, tokenizer: Any) -> None:
@@ -131,6 +144,59 @@ def compare_template(
 def puts_chats(task: BaseTask) -> bool:
     """Whether a task puts its problems to the model by the chat template."""
     return isinstance(task, AnswerTask) and getattr(task, "context", "chat") == "chat"
+
+
+def run_tasks(
+    tasks: Sequence[BaseTask],
+    model: ModelConfig,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    generator: GeneratorConfig,
+    compute: Compute,
+    identity: Sequence[Any],
+) -> Iterator[tuple[BaseTask, dict[str, Any]]]:
+    """Measure a model on tasks; those that ask the same of it share one loading.
+
+    Args:
+        tasks: With their data's paths settled.
+        model: What to load.
+        tokenizer: Its tokenizer.
+        folder: Holds a folder for each task.
+        generator: What writes answers.
+        compute: Device and number format.
+        identity: What tells the model, as it is loaded, from another, like JSON.
+
+    Yields:
+        A task and the contents of its ``results.json``.
+
+    Raises:
+        PosttrainError: A problem or the model is unusable.
+    """
+    template = compare_template(model, tokenizer, generator, tasks)
+    held, loaded = None, None
+    for task in sorted(tasks, key=lambda task: task.needs):
+        if loaded != task.needs:
+            held = None  # before the next one is loaded
+            held = load_task_model(
+                model,
+                task.needs,
+                dtype=compute.dtype,
+                device=compute.device,
+                generator=generator,
+                tokenizer=tokenizer,
+            )
+            loaded = task.needs
+        results = run_task(
+            task,
+            held,
+            tokenizer,
+            folder / task.label,
+            model_name=model.path,
+            model_identity=identity,
+            template=template,
+        )
+        yield task, results
 
 
 def run_task(

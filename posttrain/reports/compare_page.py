@@ -12,7 +12,7 @@ from posttrain.reports.compare import Comparison
 from posttrain.reports.compare_many import ManyComparison, count_shared
 from posttrain.reports.folders import TaskFolder
 from posttrain.reports.pages import write_page
-from posttrain.reports.verdicts import Side, TaskComparison
+from posttrain.reports.verdicts import Side
 
 
 def build_comparison_report(comparison: Comparison, out: Path) -> Path:
@@ -28,7 +28,9 @@ def build_comparison_report(comparison: Comparison, out: Path) -> Path:
     Raises:
         PosttrainError: The place cannot be written.
     """
-    plots = [_draw_task(task) for task in comparison.tasks]
+    plots = [
+        draw_sides(task.metric, (task.first, task.second), wide=False) for task in comparison.tasks
+    ]
     browsers = [
         browse_shared(task.label, task.folders, (comparison.first, comparison.second))
         for task in comparison.tasks
@@ -53,10 +55,6 @@ def browse_shared(label: str, folders: Sequence[TaskFolder], names: Sequence[str
     shared = set.intersection(*({row.get("id") for row in side} for side in rows))
     kept = [[row for row in side if row.get("id") in shared] for side in rows]
     return build_browser(label, dict(zip(names, kept, strict=True)))
-
-
-def _draw_task(task: TaskComparison) -> Markup | None:
-    return draw_sides(task.metric, (task.first, task.second), wide=False)
 
 
 def draw_sides(metric: str, sides: Sequence[Side], *, wide: bool) -> Markup | None:

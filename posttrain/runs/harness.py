@@ -73,8 +73,7 @@ def run_harness(
 
     tokenizer = load_tokenizer(model)
     loaded = load_tasks(config)
-    dtype = "bfloat16" if compute.precision == "bf16" else "float32"
-    found = load_model(model, attention="sdpa", dtype=dtype).to(compute.device)
+    found = load_model(model, attention="sdpa", dtype=compute.dtype).to(compute.device)
     say(f"harness: {', '.join(loaded['tasks'])} on {model.path}")
     return evaluate_tasks(config, loaded, found, tokenizer, out, model_name=model.path)
 

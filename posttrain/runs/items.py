@@ -194,8 +194,7 @@ def _open_writer(
 
     tokenizer = load_tokenizer(config)
     ChatRenderer(tokenizer)  # a model without a template is refused before its weights are read
-    dtype = "bfloat16" if compute.precision == "bf16" else "float32"
-    model = load_model(config, attention="sdpa", dtype=dtype).to(compute.device)
+    model = load_model(config, attention="sdpa", dtype=compute.dtype).to(compute.device)
     room = ItemRoom(settings.question_tokens, settings.option_tokens, settings.explanation_tokens)
 
     def write(order: _Order) -> dict[str, Any]:

@@ -63,53 +63,29 @@ def evaluate_model(target: str, tasks: str, overrides: Sequence[str], command: s
 def _measure(
     settings: EvaluateCommand, model: ModelConfig, out: Path, compute: Compute, command: str
 ) -> list[dict[str, Any]]:
-    from posttrain.evaluation.tasks import (
-        check_answered,
-        check_task,
-        compare_template,
-        load_task_model,
-        run_task,
-    )
-    from posttrain.generation.back_ends import check_back_end
+    from posttrain.evaluation.tasks import check_answered, check_tasks, run_tasks
     from posttrain.models.load import load_tokenizer
 
     tokenizer = load_tokenizer(model)
     _check_template(model, tokenizer, settings)
-    for task in settings.tasks:
-        check_task(task, tokenizer)
-    if any(task.needs == "generate" for task in settings.tasks):
-        check_back_end(settings.generator)
-    dtype = "bfloat16" if compute.precision == "bf16" else "float32"
+    check_tasks(settings.tasks, tokenizer, settings.generator)
     writer = settings.generator.model_dump(mode="json", include=_WRITER)
-    identity = [identify_model(model), dtype, writer]
     with write_errors(out, "out=DIR"):
         out.mkdir(parents=True, exist_ok=True)
     write_json(out / "lineage.json", {"model": model.path})
-    template = compare_template(model, tokenizer, settings.generator, settings.tasks)
     found: dict[str, dict[str, Any]] = {}
-    loaded, held = "", None
-    for task in sorted(settings.tasks, key=lambda task: task.needs):
-        if loaded != task.needs:
-            held = None  # before the next one is loaded
-            held = load_task_model(
-                model,
-                task.needs,
-                dtype=dtype,
-                device=compute.device,
-                generator=settings.generator,
-                tokenizer=tokenizer,
-            )
-            loaded = task.needs
-        found[task.label] = run_task(
-            task,
-            held,
-            tokenizer,
-            out / task.label,
-            model_name=model.path,
-            model_identity=identity,
-            template=template,
-        )
-        check_answered(found[task.label], command)
+    measured = run_tasks(
+        settings.tasks,
+        model,
+        tokenizer,
+        out,
+        generator=settings.generator,
+        compute=compute,
+        identity=[identify_model(model), compute.dtype, writer],
+    )
+    for task, results in measured:
+        check_answered(results, command)
+        found[task.label] = results
     return [found[task.label] for task in settings.tasks]
 
 

@@ -228,8 +228,7 @@ def _answer_chunks(
     if not chunks:
         return
     rewards = Rewards(settings.rewards, prompts, tokenizer, compute.device)
-    dtype = "bfloat16" if compute.precision == "bf16" else "float32"
-    model = load_model(config, attention="sdpa", dtype=dtype).to(compute.device)
+    model = load_model(config, attention="sdpa", dtype=compute.dtype).to(compute.device)
     generator = TransformersGenerator(model, tokenizer, batch_size=settings.batch_size)
     options = GenerationOptions(settings.max_new_tokens, settings.temperature)
     progress = Progress("pairs", sum(map(len, chunks)), "prompts")

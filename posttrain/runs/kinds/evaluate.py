@@ -13,18 +13,14 @@ from posttrain.runs.progress import Progress
 
 
 def _check(stage: EvaluateStage, progress: Progress) -> None:
-    from posttrain.evaluation.tasks import check_task
-    from posttrain.generation.back_ends import check_back_end
+    from posttrain.evaluation.tasks import check_tasks
     from posttrain.models.load import load_base_config, load_tokenizer
     from posttrain.models.vocabulary import check_vocabulary
 
     model = progress.model_for(stage)
     tokenizer = load_tokenizer(model)
     check_vocabulary(tokenizer, load_base_config(model), model.path)
-    for task in stage.tasks:
-        check_task(task, tokenizer)
-    if any(task.needs == "generate" for task in stage.tasks):
-        check_back_end(stage.generator)
+    check_tasks(stage.tasks, tokenizer, stage.generator)
 
 
 def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
@@ -32,49 +28,29 @@ def _run(stage: EvaluateStage, context: StageContext) -> dict[str, Any]:
     from posttrain.evaluation.comparisons import compare_records
     from posttrain.evaluation.export import write_results
     from posttrain.evaluation.results import load_records
-    from posttrain.evaluation.tasks import (
-        check_answered,
-        compare_template,
-        describe_score,
-        load_task_model,
-        run_task,
-    )
+    from posttrain.evaluation.tasks import check_answered, describe_score, run_tasks
     from posttrain.models.load import load_tokenizer
 
     progress, folder = context.progress, context.folder
     config = progress.model_for(stage)
     tokenizer = load_tokenizer(config)
-    dtype = "bfloat16" if context.compute.precision == "bf16" else "float32"
     parent = progress.parent_of(stage)
     digest = progress.models[parent].digest if parent else config.path
     write_json(folder / "lineage.json", {"model": config.path, "model_digest": digest})
-    template = compare_template(config, tokenizer, stage.generator, stage.tasks)
-    scores, unanswered, model, loaded = {}, 0, None, ""
-    # Tasks that ask the same of the model stand together, so that it is loaded once for each.
-    for task in sorted(stage.tasks, key=lambda task: task.needs):
-        if loaded != task.needs:
-            model = None  # before the next one is loaded
-            model = load_task_model(
-                config,
-                task.needs,
-                dtype=dtype,
-                device=context.compute.device,
-                generator=stage.generator,
-                tokenizer=tokenizer,
-            )
-            loaded = task.needs
-        place = folder / task.label
-        results = run_task(
-            task,
-            model,
-            tokenizer,
-            place,
-            model_name=config.path,
-            model_identity=[context.digest, dtype],
-            template=template,
-        )
+    measured = run_tasks(
+        stage.tasks,
+        config,
+        tokenizer,
+        folder,
+        generator=stage.generator,
+        compute=context.compute,
+        identity=[context.digest, context.compute.dtype],
+    )
+    scores, unanswered = {}, 0
+    for task, results in measured:
         check_answered(results, context.command)
         if stage.compare_to:
+            place = folder / task.label
             other = progress.evaluations[stage.compare_to][0] / task.label
             comparison = compare_records(load_records(place), load_records(other))
             results["comparison"] = {"other": stage.compare_to, **comparison}

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from posttrain.config.load import build_recipe
+from posttrain.models.load import find_model
 from posttrain.runtime import Compute
 from posttrain.samples.math import generate_math
 from posttrain.training.stage import TrainingJob
@@ -22,6 +25,20 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = generate_math(40, seed=5)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
+    """A reward model with a random head: it prefers one answer to another, whatever they say."""
+    folder = tmp_path_factory.mktemp("judge")
+    place = find_model("tiny")
+    torch.manual_seed(5)
+    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1)
+    model.config.pad_token_id = 0
+    torch.nn.init.normal_(model.score.weight, std=0.05)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -7,24 +7,19 @@ import signal
 from dataclasses import replace
 
 import pytest
-import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from posttrain.config.load import build_recipe
 from posttrain.errors import CheckpointError, ConfigError, InterruptedRunError
 from posttrain.files import load_json, load_jsonl
-from posttrain.models.load import find_model, load_tokenizer
+from posttrain.models.load import load_tokenizer
 from posttrain.runs.exams import TaskExam, check_exam
 from posttrain.samples.math import generate_math
 from posttrain.training.online import train_online
 from posttrain.training.preference import train_dpo
 from posttrain.training.sft import train_sft
+from tests.metrics import drop_times
 
-TIMES = {
-    "seconds", "step_seconds", "tokens_per_second", "trained_tokens_per_second",
-    "examples_per_second", "mfu", "memory_bytes",
-}  # fmt: skip
 LORA = {"tuning": "lora", "lora": {"rank": 4, "dropout": 0.2}}
 
 
@@ -45,20 +40,6 @@ def pairs(tmp_path_factory):
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture(scope="session")
-def judge(tmp_path_factory, cache_dir):
-    """A reward model with a random head: it prefers one answer to another, whatever they say."""
-    folder = tmp_path_factory.mktemp("judge")
-    place = find_model("tiny")
-    torch.manual_seed(5)
-    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1)
-    model.config.pad_token_id = 0
-    torch.nn.init.normal_(model.score.weight, std=0.05)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +84,7 @@ def same_weights(left, right):
 
 def losses(job):
     rows = load_jsonl(job.folder / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows if "loss" in row]
+    return drop_times(row for row in rows if "loss" in row)
 
 
 STAGES = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.config.load import build_recipe
 from posttrain.errors import (
@@ -30,20 +30,6 @@ from posttrain.training.rounds import Rounds
 from tests.metrics import drop_times
 
 LORA = {"tuning": "lora", "lora": {"rank": 4}}
-
-
-@pytest.fixture(scope="session")
-def judge(tmp_path_factory, cache_dir):
-    """A reward model with a random head: it prefers one answer to another, whatever they say."""
-    folder = tmp_path_factory.mktemp("judge")
-    place = find_model("tiny")
-    torch.manual_seed(5)
-    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1)
-    model.config.pad_token_id = 0
-    torch.nn.init.normal_(model.score.weight, std=0.05)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
