@@ -16,9 +16,9 @@ from posttrain.evaluation.grade import SCORES, find_best, open_grader
 from posttrain.evaluation.journal import IDENTITY, RECORDS, list_settings
 from posttrain.evaluation.results import (
     GradedRecord,
+    describe_task,
     load_records,
-    summarize,
-    summarize_choices,
+    summarize_answers,
 )
 from posttrain.files import load_json, write_errors, write_json
 from posttrain.grading.verdicts import Grade, Reference
@@ -89,11 +89,10 @@ def regrade_task(folder: Path, overrides: Sequence[str]) -> Regraded:
         if _describe(old) != _describe(new.to_json())
     ]
     kept = _keep(folder / RECORDS) if changes else None
-    likely = isinstance(task, ChoiceTask) and task.method == "likelihood"
-    summary = summarize_choices(records) if likely else summarize(records)
-    settings = task.model_dump(mode="json", exclude={"kind", "task", "name", "data"})
-    kind = str(getattr(task, "kind", kind))
-    write_evaluation(folder, {**results, "kind": kind, "settings": settings, **summary}, records)
+    about = describe_task(task, str(results.get("model", "")))
+    told = {name: about[name] for name in ("kind", "settings")}
+    summary = summarize_answers(task, records)
+    write_evaluation(folder, {**results, **told, **summary}, records)
     if (folder / IDENTITY).is_file():
         identity = load_json(folder / IDENTITY)
         write_json(folder / IDENTITY, {**identity, "settings": list_settings(task)})

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from posttrain.config.evaluation import BaseTask
 from posttrain.errors import DataError
 from posttrain.evaluation.grade import find_best
 from posttrain.evaluation.scores import (
@@ -133,6 +134,23 @@ class Grouped(Protocol):
 def regroup(record: GradedRecord, problem: Grouped) -> GradedRecord:
     """Give a record the groups and the cluster of its problem."""
     return replace(record, groups=problem.groups, cluster=problem.cluster)
+
+
+def describe_task(task: BaseTask, model_name: str) -> dict[str, Any]:
+    """Say what was measured, and how: the part of ``results.json`` that no record changes."""
+    return {
+        "task": task.task or task.label,
+        "kind": str(getattr(task, "kind", "")),
+        "name": task.label,
+        "model": model_name,
+        "data": str(task.data.path),
+        "settings": task.model_dump(mode="json", exclude={"kind", "task", "name", "data"}),
+    }
+
+
+def summarize_answers(task: BaseTask, records: Sequence[GradedRecord]) -> dict[str, Any]:
+    """Count verdicts of a task whose answers are right or wrong, written or chosen by score."""
+    return summarize_choices(records) if task.needs == "score" else summarize(records)
 
 
 def summarize(records: Sequence[GradedRecord]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from posttrain.evaluation.export import describe_unscored, write_evaluation
 from posttrain.evaluation.items import check_items, describe_items, evaluate_items
 from posttrain.evaluation.perplexity import encode_documents, read_documents, run_perplexity
 from posttrain.evaluation.problems import read_problems
+from posttrain.evaluation.results import describe_task
 from posttrain.generation.back_ends import check_back_end, is_back_end, load_back_end
 from posttrain.generation.generator import Generator
 from posttrain.generation.local import TransformersGenerator
@@ -229,15 +230,9 @@ def run_task(
         DataError: A problem is unusable.
     """
     records: Sequence[Any]
-    about = {
-        "task": task.task or task.label,
-        "kind": str(getattr(task, "kind", "")),
-        "name": task.label,
-        "model": model_name,
-        "data": str(task.data.path),
-        "settings": task.model_dump(mode="json", exclude={"kind", "task", "name", "data"}),
-        **({"template": dict(template)} if template and puts_chats(task) else {}),
-    }
+    about = describe_task(task, model_name)
+    if template and puts_chats(task):
+        about["template"] = dict(template)
     if isinstance(task, ItemsTask):
         assert task.data.path is not None
         return evaluate_items(task, task.data.path, folder, limit=task.data.limit, about=about)

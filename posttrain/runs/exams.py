@@ -19,8 +19,8 @@ from posttrain.evaluation.grade import open_grader
 from posttrain.evaluation.perplexity import name_documents, read_documents, score_documents
 from posttrain.evaluation.problems import read_problems
 from posttrain.evaluation.results import (
-    summarize,
-    summarize_choices,
+    describe_task,
+    summarize_answers,
     summarize_documents,
 )
 from posttrain.evaluation.subsets import choose_subset, digest_subset
@@ -131,16 +131,7 @@ class TaskExam:
             with lend(model, writing=task.needs == "generate"):
                 records = self._answer(part, model, check)
             summary = _summarize(task, records)
-            results = {
-                "task": task.task or task.label,
-                "kind": str(getattr(task, "kind", "")),
-                "name": task.label,
-                "model": self._model_name,
-                "step": step,
-                "data": str(task.data.path),
-                "settings": task.model_dump(mode="json", exclude={"kind", "task", "name", "data"}),
-                **summary,
-            }
+            results = {**describe_task(task, self._model_name), "step": step, **summary}
             if is_main_process():
                 write_evaluation(
                     self._folder / checkpoint_name(step) / task.label, results, records
@@ -208,7 +199,7 @@ def _run(task: BaseTask, asked: Sequence[Any], model: Any, tokenizer: Any) -> Se
 def _summarize(task: BaseTask, records: Sequence[Any]) -> dict[str, Any]:
     if isinstance(task, PerplexityTask):
         return summarize_documents(records)
-    return summarize_choices(records) if task.needs == "score" else summarize(records)
+    return summarize_answers(task, records)
 
 
 def _list_values(results: dict[str, Any]) -> Iterator[tuple[str, float]]:
